@@ -1,1 +1,3 @@
-pub mod core {}
+//! HMS-SYNCOR: a saga orchestrator for people who already run Postgres.
+
+pub mod core;

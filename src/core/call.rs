@@ -1,0 +1,62 @@
+//! What crosses the wire: a call ready to be sent, and the reply as it came.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use uuid::Uuid;
+
+use super::outcome::Action;
+
+/// A call of a step, every template filled in. `dispatch` adds the token and sends it.
+#[derive(Clone, Debug)]
+pub struct StepCall {
+    /// Name in the services registry.
+    pub service: String,
+    /// Upper-case HTTP method.
+    pub method: String,
+    /// Path and query, percent-encoded, starting with `/`.
+    pub path: String,
+    /// Further headers from the definition.
+    pub headers: Vec<(String, String)>,
+    /// The JSON body.
+    pub body: Bytes,
+    /// The saga.
+    pub saga_id: Uuid,
+    /// The step's name.
+    pub step: String,
+    /// Do or undo.
+    pub action: Action,
+    /// Number of this attempt, from 1.
+    pub attempt: u32,
+    /// Rises with every attempt of every saga.
+    pub fence: i64,
+    /// `<saga>/<step>/<do or undo>`, the same for all attempts.
+    pub idempotency_key: String,
+    /// The event's correlation id.
+    pub correlation_id: String,
+    /// Limit of the whole attempt: connect, send, wait, read.
+    pub timeout: Duration,
+}
+
+/// What came back, before anybody judged it.
+#[derive(Clone, Debug)]
+pub enum Reply {
+    /// The service answered.
+    Answered {
+        /// HTTP status.
+        status: u16,
+        /// Header names in lower case with their values; values that are not text are left out.
+        headers: Vec<(String, String)>,
+        /// The body, or `None` if it is larger than we keep.
+        body: Option<Bytes>,
+        /// `Retry-After` as a duration.
+        retry_after: Option<Duration>,
+    },
+    /// Nothing reached the service: refused, DNS, TLS, not registered, forbidden address.
+    NotSent(String),
+    /// The call may have reached the service, but no whole reply came: timeout, reset.
+    Broken(String),
+}
+
+/// The largest reply body that is kept, bytes.
+pub const REPLY_BYTES_MAX: usize = 256 * 1024;
