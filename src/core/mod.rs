@@ -2,12 +2,19 @@
 //!
 //! Invariant: nothing here is async, does I/O, asks for the time, or draws random numbers. What varies comes in as an argument.
 
+pub mod backoff;
 pub mod call;
 pub mod definition;
+pub mod emission;
 pub mod event;
 pub mod expression;
+pub mod machine;
+pub mod matching;
 pub mod outcome;
 pub mod payload;
+pub mod reply;
+pub mod request;
+pub mod saga;
 pub mod service;
 pub mod template;
 pub mod time;
