@@ -6,6 +6,7 @@ pub mod call;
 pub mod definition;
 pub mod event;
 pub mod expression;
+pub mod nearest;
 pub mod outcome;
 pub mod payload;
 pub mod service;
