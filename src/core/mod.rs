@@ -10,6 +10,7 @@ pub mod event;
 pub mod expression;
 pub mod machine;
 pub mod matching;
+pub mod nearest;
 pub mod outcome;
 pub mod payload;
 pub mod reply;
