@@ -9,7 +9,14 @@ use std::sync::Arc;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Timeouts};
 use tokio_postgres::error::SqlState;
 
+pub mod claim;
+pub mod commit;
+pub mod cursor;
 pub mod dsn;
+pub mod start;
+pub mod time;
+pub mod wake;
+pub mod workers;
 
 use dsn::Dsn;
 
