@@ -20,6 +20,8 @@ pub struct Loaded {
     pub epoch: i32,
     /// The rev of its row.
     pub rev: i32,
+    /// When it was started.
+    pub started_at: crate::core::time::Timestamp,
     /// Times it was taken from a dead worker without progress since.
     pub takeovers: i16,
     /// The saga. Its steps end at the last one that has a row: the definition knows how many follow.
@@ -57,7 +59,7 @@ pub async fn claim(client: &Client, worker: i32, limit: i64) -> Result<Vec<Uuid>
 
 const SAGAS: &str = "
 select s.id, s.definition_no, s.epoch, s.rev, s.takeovers, s.state, s.target, s.clean, s.reason, s.deadline_at, s.correlation_id,
-       s.event_id, s.event_at, e.type, e.topic, e.source, e.subject, e.causation_id, e.depth, e.data::text, e.dedupe_key
+       s.event_id, s.event_at, e.type, e.topic, e.source, e.subject, e.causation_id, e.depth, e.data::text, e.dedupe_key, s.started_at
   from syncor.saga s
   left join syncor.events e on e.id = s.event_id and e.created_at = s.event_at
  where s.id = any($1) and s.owner = $2";
@@ -114,7 +116,15 @@ fn saga_of(row: &Row, steps: Vec<StepProgress>) -> Result<Loaded, Error> {
         depth: row.get::<_, Option<i16>>(18).and_then(|depth| u16::try_from(depth).ok()).unwrap_or(0),
         created_at: time::from_sql(row.get(12)),
     };
-    Ok(Loaded { definition_no: row.get(1), epoch: row.get(2), rev: row.get(3), takeovers: row.get(4), saga, event })
+    Ok(Loaded {
+        definition_no: row.get(1),
+        epoch: row.get(2),
+        rev: row.get(3),
+        started_at: time::from_sql(row.get(21)),
+        takeovers: row.get(4),
+        saga,
+        event,
+    })
 }
 
 fn step_of(row: &Row) -> Result<StepProgress, Error> {
