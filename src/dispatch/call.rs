@@ -73,8 +73,10 @@ impl Dispatcher {
     /// Replaces the registry at once and reads all secrets anew. Calls on their way end as they began; services whose address and
     /// networks are the same keep their connections.
     pub fn set_services(&self, services: Vec<Service>) {
-        let mut registry = self.0.registry.write().unwrap_or_else(PoisonError::into_inner);
-        *registry = Registry::resolve(services, &self.0.tls, &registry);
+        // Secrets are read beside the calls that go on; only the exchange itself is exclusive.
+        let next = Registry::resolve(services, &self.0.tls, &self.0.registry.read().unwrap_or_else(PoisonError::into_inner));
+        let last = std::mem::replace(&mut *self.0.registry.write().unwrap_or_else(PoisonError::into_inner), next);
+        drop(last);
     }
 
     /// The key that signs the tokens.

@@ -40,6 +40,9 @@ const CONNECT_LIMIT: Duration = Duration::from_secs(10);
 /// Limit of a reply's head, bytes.
 const HEAD_BYTES_MAX: usize = 64 * 1024;
 
+/// Longest reason that is passed on, bytes.
+const REASON_BYTES_MAX: usize = 300;
+
 /// The connections of one service.
 pub(super) struct Pool {
     origin: Uri,
@@ -172,7 +175,7 @@ where
     Ok(Connection { sender, fresh: true, task: task.abort_handle() })
 }
 
-/// The innermost reason of an error: "connection refused", not "error trying to connect".
+/// The innermost reason of an error: "connection refused", not "error trying to connect". Cut, since a peer's certificate may speak in it.
 pub(super) fn explain(error: &(dyn StdError + 'static)) -> String {
     let mut text = error.to_string();
     let mut next = error.source();
@@ -180,6 +183,7 @@ pub(super) fn explain(error: &(dyn StdError + 'static)) -> String {
         text = source.to_string();
         next = source.source();
     }
+    text.truncate(text.floor_char_boundary(REASON_BYTES_MAX));
     text
 }
 

@@ -128,9 +128,8 @@ impl Signer {
     /// [`Error::OtherAlgorithm`] for what is in it.
     pub fn load_or_create(path: &Path, algorithm: Algorithm) -> Result<Self, Error> {
         let der = key_file::read_or_create(path, || Key::generate(algorithm))?;
-        let key = match (Key::read(&der, Algorithm::EdDsa), Key::read(&der, Algorithm::Es256)) {
-            (Some(key), _) | (None, Some(key)) => key,
-            (None, None) => return Err(Error::NoKey { path: path.to_owned() }),
+        let Some(key) = Key::read(&der, Algorithm::EdDsa).or_else(|| Key::read(&der, Algorithm::Es256)) else {
+            return Err(Error::NoKey { path: path.to_owned() });
         };
         if key.algorithm() != algorithm {
             return Err(Error::OtherAlgorithm { path: path.to_owned(), found: key.algorithm(), wanted: algorithm });
@@ -203,9 +202,9 @@ impl Signer {
         let mut token = String::with_capacity(self.opening.len() + claims.len() * 4 / 3 + 96);
         token.push_str(&self.opening);
         URL_SAFE_NO_PAD.encode_string(&claims, &mut token);
-        let signature = self.key.sign(token["Bearer ".len()..].as_bytes())?;
+        let signature = self.key.sign(&token.as_bytes()["Bearer ".len()..])?;
         token.push('.');
-        URL_SAFE_NO_PAD.encode_string(&signature, &mut token);
+        URL_SAFE_NO_PAD.encode_string(signature, &mut token);
         Ok(token)
     }
 }
