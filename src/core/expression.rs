@@ -293,8 +293,7 @@ fn compile(source: &str, roots: &[Root], step_names: Option<&[&str]>) -> Result<
     match check::check(program.expression(), roots, step_names) {
         Ok(uses) => Ok(Expression { source: source.into(), program, uses }),
         Err(finding) => {
-            let start = program.source_info().offset_for(finding.node).map_or(0, |(start, _)| start as usize);
-            let token = char_offset(source, start);
+            let token = program.source_info().offset_for(finding.node).map_or(0, |(start, _)| start as usize);
             let offset = match finding.word {
                 Word::Here => token,
                 Word::Behind => token + 1,

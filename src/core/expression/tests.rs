@@ -111,6 +111,7 @@ fn wrong_names_are_refused_with_the_nearest() {
         ("data.policyId = 'x'", 15, "Syntax error"),
         ("data.a == 'unfinished", 11, "Syntax error"),
         ("'ü' == dta.x", 8, "did you mean `data`?"),
+        ("'üüü' = data.x", 7, "Syntax error"),
         ("true &&\n  dta", 3, "did you mean `data`?"),
         ("", 1, "empty"),
         ("  ", 1, "empty"),
