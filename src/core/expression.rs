@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::event::Event;
 use super::payload::Payload;
-use check::Uses;
+use check::{Uses, Word};
 use value::{Parts, from_json, to_json};
 
 mod check;
@@ -210,7 +210,7 @@ impl Expression {
             return Err(at(0, "the expression is empty".to_owned()));
         }
         if let Some(offset) = scan::too_deep(source) {
-            return Err(at(offset, format!("brackets nest more than {} deep", scan::DEPTH_MAX)));
+            return Err(at(offset, "the expression is too large or nests too deeply: split it".to_owned()));
         }
         std::thread::scope(|scope| {
             let compiled = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES).spawn_scoped(scope, || compile(source, roots, step_names));
@@ -287,13 +287,19 @@ fn compile(source: &str, roots: &[Root], step_names: Option<&[&str]>) -> Result<
         let (line, column) = (usize::try_from(first.pos.0).unwrap_or(1).max(1), usize::try_from(first.pos.1).unwrap_or(1).max(1));
         let line_start = source.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>();
         let offset = source.get(line_start..).map_or(source.len(), |rest| line_start + char_offset(rest, column - 1));
-        ExpressionError::at(source, offset, first.msg.trim())
+        let too_deep = first.msg.contains("Recursion limit");
+        ExpressionError::at(source, offset, if too_deep { "the expression nests too deeply: split it" } else { first.msg.trim() })
     })?;
     match check::check(program.expression(), roots, step_names) {
         Ok(uses) => Ok(Expression { source: source.into(), program, uses }),
         Err(finding) => {
-            let start = program.source_info().offset_for(finding.node).map_or(0, |(start, _)| start as usize);
-            Err(ExpressionError::at(source, char_offset(source, start), finding.message))
+            let token = program.source_info().offset_for(finding.node).map_or(0, |(start, _)| start as usize);
+            let offset = match finding.word {
+                Word::Here => token,
+                Word::Behind => token + 1,
+                Word::Before(bytes) => token.saturating_sub(bytes),
+            };
+            Err(ExpressionError::at(source, offset, finding.message))
         }
     }
 }
@@ -407,4 +413,4 @@ fn describe(error: &ExecutionError) -> EvaluationError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::core) mod tests;
