@@ -154,3 +154,33 @@ fn step_of(row: &Row) -> Result<StepProgress, Error> {
 fn at(row: &Row, column: usize) -> Option<crate::core::time::Timestamp> {
     row.get::<_, Option<DateTime<Utc>>>(column).map(time::from_sql)
 }
+
+/// How long until the next unowned saga is due, if there is one.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn next_due(client: &Client) -> Result<Option<std::time::Duration>, Error> {
+    let statement = client
+        .prepare_cached(
+            "select (extract(epoch from min(next_due) - clock_timestamp()) * 1000)::float8
+               from syncor.saga where owner is null and finished_at is null and next_due is not null",
+        )
+        .await?;
+    let millis: Option<f64> = client.query_one(&statement, &[]).await?.get(0);
+    Ok(millis.map(|millis| std::time::Duration::from_secs_f64((millis / 1000.0).clamp(0.0, 3600.0))))
+}
+
+/// Lets go of a saga that this worker cannot run; another one may take it in a minute.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn put_back(client: &Client, worker: i32, id: Uuid) -> Result<(), Error> {
+    client
+        .execute(
+            "update syncor.saga set owner = null, epoch = epoch + 1, rev = rev + 1, next_due = now() + interval '1 minute'
+              where id = $1 and owner = $2 and finished_at is null",
+            &[&id, &worker],
+        )
+        .await?;
+    Ok(())
+}

@@ -127,3 +127,15 @@ pub async fn start(client: &Client, worker: i32, sagas: &[NewSaga], notes: &[(Uu
     let rows = client.query(&statement, &params).await?;
     Ok(rows.iter().map(|row| Started { id: row.get(0), fence: row.get(1) }).collect())
 }
+
+/// Remembers why events started nothing.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn note(client: &Client, notes: &[(Uuid, String)]) -> Result<(), Error> {
+    let (ids, texts): (Vec<Uuid>, Vec<&str>) = notes.iter().map(|(id, text)| (*id, text.as_str())).unzip();
+    client
+        .execute("insert into syncor.event_note (event_id, note) select * from unnest($1::uuid[], $2::text[]) on conflict do nothing", &[&ids, &texts])
+        .await?;
+    Ok(())
+}
