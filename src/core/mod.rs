@@ -4,6 +4,7 @@
 
 pub mod call;
 pub mod definition;
+pub mod definition_file;
 pub mod event;
 pub mod expression;
 pub mod nearest;
