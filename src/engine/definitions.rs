@@ -9,7 +9,7 @@ use tracing::error;
 use crate::core::definition_file::{self, File};
 use crate::core::matching::{Catalog, Deployed};
 use crate::core::service::Service;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::call::Dispatcher;
 use crate::store::{Client, Error, definitions as stored};
 
 /// Compiled definitions: the active ones by trigger, all that were ever asked for by number.
@@ -33,7 +33,7 @@ impl Definitions {
     /// # Errors
     /// When the database cannot be asked.
     pub async fn reload(&self, client: &Client, dispatcher: &Dispatcher) -> Result<Arc<Catalog>, Error> {
-        let (revision, rows) = stored::active(client).await?;
+        let (revision, rows) = stored::active(&***client).await?;
         let mut sagas = Vec::new();
         let mut services: Vec<Service> = Vec::new();
         for row in rows {
@@ -60,7 +60,7 @@ impl Definitions {
         missing.dedup();
         let mut found: HashMap<_, _> = numbers.iter().filter_map(|no| known.get(no).map(|deployed| (*no, Arc::clone(deployed)))).collect();
         if !missing.is_empty() {
-            for row in stored::by_no(client, &missing).await? {
+            for row in stored::by_no(&***client, &missing).await? {
                 match compile(&row.source) {
                     Ok(File::Saga(definition, ..)) => {
                         found.insert(row.no, self.keep(row.no, || definition));

@@ -20,7 +20,7 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::core::story::StoryLine;
-use crate::dispatch::Dispatcher;
+use crate::dispatch::call::Dispatcher;
 use crate::store::dsn::Dsn;
 use crate::store::workers::{self, Registration};
 use crate::store::{Error, Store};

@@ -12,7 +12,10 @@ use tokio_postgres::error::SqlState;
 pub mod claim;
 pub mod commit;
 pub mod cursor;
+pub mod definitions;
 pub mod dsn;
+pub mod keys;
+pub mod migrate;
 pub mod start;
 pub mod time;
 pub mod wake;
@@ -46,6 +49,9 @@ pub enum Error {
     /// The schema is missing or from another version.
     #[error("{0}")]
     Schema(String),
+    /// The order cannot be carried out as things are.
+    #[error("{0}")]
+    Refused(String),
     /// Rows say something that this program cannot make sense of.
     #[error("the database holds {0}, which this version does not understand")]
     Unreadable(String),
@@ -67,7 +73,7 @@ impl Error {
                         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
                 }
             },
-            Self::Read(_) | Self::Schema(_) | Self::Unreadable(_) => false,
+            Self::Read(_) | Self::Schema(_) | Self::Refused(_) | Self::Unreadable(_) => false,
         }
     }
 
