@@ -158,7 +158,7 @@ fn recognise(reader: &mut Reader<'_>, node: &Node) -> Option<Document> {
         }
     }
     let telling = [("steps", Document::Saga), ("trigger", Document::Saga), ("services", Document::Services)];
-    let meant = entries.iter().find_map(|(key, _)| nearest(&key.name, telling.map(|(word, _)| word)));
+    let meant = entries.iter().take(50).find_map(|(key, _)| nearest(&key.name, telling.map(|(word, _)| word)));
     if let Some((_, document)) = telling.into_iter().find(|(word, _)| Some(*word) == meant) {
         return Some(document);
     }
