@@ -31,6 +31,7 @@ fn words(problem: &Problem) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_mistake_names_its_place() {
     let table: Vec<(String, usize, usize, &str)> = vec![
         (seed_with(7, "    cal: payment-svc:/recalc"), 7, 5, "unknown key `cal` / did you mean `call`?"),
