@@ -1,7 +1,7 @@
 //! The text of a file, for showing its lines beside what is wrong with them.
 
 use super::problem::{Problem, Severity};
-use super::tree::Place;
+use super::tree::{DEPTH_MAX, Place};
 
 /// A file that is being read.
 #[derive(Debug)]
@@ -57,9 +57,12 @@ impl<'a> Page<'a> {
 
     /// What the YAML scanner refused, with the likely reason.
     pub(super) fn broken_yaml(&self, line: usize, column: usize, info: &str) -> Problem {
+        let place = |line: usize, column: usize, width: usize| Place { line, column, width, end_line: line, end_column: column + width };
+        if info.contains("recursion limit") {
+            return self.error(place(line, column, 1), format!("lists and maps nest more than {DEPTH_MAX} deep"), None);
+        }
         // The scanner often notices on the next line: the reason lies on the last one with content.
         let suspects = [line, line.saturating_sub(1)];
-        let place = |line: usize, column: usize, width: usize| Place { line, column, width, end_line: line, end_column: column + width };
         for number in suspects {
             let text = self.line(number);
             let indent = text.len() - text.trim_start().len();
@@ -72,8 +75,26 @@ impl<'a> Page<'a> {
                 let quoted =
                     if value.contains('\'') { format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")) } else { format!("'{value}'") };
                 let message = format!("YAML cannot read this line ({info})");
-                let help = format!("quote the whole expression: {quoted}");
+                let in_map = value.strip_prefix('{').is_some_and(|inner| inner.trim_start().starts_with(|first: char| first.is_ascii_alphabetic()));
+                let help = if in_map || value.len() > 200 {
+                    "quote the whole expression; inside `{…}` also one that holds `[`, `{` or `,`".to_owned()
+                } else {
+                    format!("quote the whole expression: {quoted}")
+                };
                 return self.error(place(number, at, value.chars().count()), message, Some(&help));
+            }
+        }
+        for number in suspects {
+            let text = self.line(number);
+            let item = text.trim_start();
+            let at = text.len() - item.len() + 1;
+            if item.starts_with('-') && item[1..].starts_with(|next: char| next.is_ascii_alphabetic()) {
+                return self.error(place(number, at, 2), "a space must follow the `-` of a list", Some("write `- `"));
+            }
+            let word = item.trim_start_matches("- ").split(' ').next().unwrap_or_default();
+            if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !item.contains(": ") && !item.trim_end().ends_with(':') {
+                let at = at + (item.len() - item.trim_start_matches("- ").len());
+                return self.error(place(number, at, word.len()), format!("a `:` is missing on this line ({info})"), Some("write `key: value`"));
             }
         }
         self.error(place(line, column, 1), format!("this is no valid YAML: {info}"), None)
