@@ -1,3 +1,4 @@
 //! HMS-SYNCOR: a saga orchestrator for people who already run Postgres.
 
 pub mod core;
+pub mod store;

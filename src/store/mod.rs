@@ -9,7 +9,13 @@ use std::sync::Arc;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Timeouts};
 use tokio_postgres::error::SqlState;
 
+pub mod definitions;
+pub mod doctor;
 pub mod dsn;
+pub mod grants;
+pub mod keys;
+pub mod migrate;
+pub mod uninstall;
 
 use dsn::Dsn;
 
@@ -39,6 +45,9 @@ pub enum Error {
     /// The schema is missing or from another version.
     #[error("{0}")]
     Schema(String),
+    /// The order cannot be carried out as things are.
+    #[error("{0}")]
+    Refused(String),
     /// Rows say something that this program cannot make sense of.
     #[error("the database holds {0}, which this version does not understand")]
     Unreadable(String),
@@ -55,12 +64,11 @@ impl Error {
                 Some(code) => {
                     let class = code.code().get(..2).unwrap_or_default();
                     matches!(class, "08" | "53" | "57")
-                        || [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE]
-                            .contains(code)
+                        || [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE].contains(code)
                         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
                 }
             },
-            Self::Read(_) | Self::Schema(_) | Self::Unreadable(_) => false,
+            Self::Read(_) | Self::Schema(_) | Self::Refused(_) | Self::Unreadable(_) => false,
         }
     }
 
