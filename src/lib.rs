@@ -1,4 +1,5 @@
 //! HMS-SYNCOR: a saga orchestrator for people who already run Postgres.
 
 pub mod core;
+pub mod dev_postgres;
 pub mod store;
