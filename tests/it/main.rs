@@ -1,5 +1,7 @@
 //! One binary on real Postgres.
 
+#![allow(clippy::unwrap_used, reason = "a test stops where something fails")]
+
 mod support;
 
 mod definitions;
