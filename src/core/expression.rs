@@ -2,6 +2,7 @@
 //!
 //! Invariant: an expression that compiles names only variables, steps and functions that exist, and its cost is bounded by its text and its data.
 
+use std::cell::Cell;
 use std::sync::LazyLock;
 
 use cel::{Context, ExecutionError, Program};
@@ -10,7 +11,7 @@ use uuid::Uuid;
 
 use super::event::Event;
 use super::payload::Payload;
-use check::Uses;
+use check::{Uses, Word};
 use value::{Parts, from_json, to_json};
 
 mod check;
@@ -210,13 +211,15 @@ impl Expression {
             return Err(at(0, "the expression is empty".to_owned()));
         }
         if let Some(offset) = scan::too_deep(source) {
-            return Err(at(offset, format!("brackets nest more than {} deep", scan::DEPTH_MAX)));
+            return Err(at(offset, "the expression is too large or nests too deeply: split it".to_owned()));
         }
-        std::thread::scope(|scope| {
-            let compiled = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES).spawn_scoped(scope, || compile(source, roots, step_names));
-            let compiled = compiled.map_err(|error| at(0, format!("no thread to compile the expression on: {error}")))?;
-            compiled.join().unwrap_or_else(|_| Err(at(0, "the expression cannot be parsed".to_owned())))
-        })
+        // A panic of the parser must not take a deployment down with it.
+        let compile = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compile(source, roots, step_names)));
+        match on_big_stack(compile) {
+            Ok(Ok(compiled)) => compiled,
+            Ok(Err(_)) => Err(at(0, "the expression cannot be parsed".to_owned())),
+            Err(reason) => Err(at(0, reason)),
+        }
     }
 
     /// The expression as written.
@@ -281,19 +284,49 @@ impl Expression {
     }
 }
 
+thread_local! {
+    static STACK_IS_BIG: Cell<bool> = const { Cell::new(false) };
+}
+
+/// Runs `work` where the parser has room, on a thread of its own unless this is one already.
+pub(super) fn on_big_stack<T: Send>(work: impl FnOnce() -> T + Send) -> Result<T, String> {
+    if STACK_IS_BIG.get() {
+        return Ok(work());
+    }
+    std::thread::scope(|scope| {
+        let work = || {
+            STACK_IS_BIG.set(true);
+            work()
+        };
+        let thread = std::thread::Builder::new().stack_size(COMPILE_STACK_BYTES).spawn_scoped(scope, work);
+        let thread = thread.map_err(|error| format!("no thread to read it on: {error}"))?;
+        thread.join().map_err(|_| "it cannot be read: please report this".to_owned())
+    })
+}
+
 fn compile(source: &str, roots: &[Root], step_names: Option<&[&str]>) -> Result<Expression, ExpressionError> {
     let program = Program::compile(source).map_err(|errors| {
         let Some(first) = errors.errors.first() else { return ExpressionError::at(source, 0, "the expression cannot be parsed") };
         let (line, column) = (usize::try_from(first.pos.0).unwrap_or(1).max(1), usize::try_from(first.pos.1).unwrap_or(1).max(1));
         let line_start = source.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>();
         let offset = source.get(line_start..).map_or(source.len(), |rest| line_start + char_offset(rest, column - 1));
-        ExpressionError::at(source, offset, first.msg.trim())
+        let message = match first.msg.trim() {
+            deep if deep.contains("Recursion limit") => "the expression nests too deeply: split it",
+            assignment if assignment.contains("token recognition error at: '= ") => "`=` compares nothing: write `==`",
+            other => other,
+        };
+        ExpressionError::at(source, offset, message)
     })?;
     match check::check(program.expression(), roots, step_names) {
         Ok(uses) => Ok(Expression { source: source.into(), program, uses }),
         Err(finding) => {
-            let start = program.source_info().offset_for(finding.node).map_or(0, |(start, _)| start as usize);
-            Err(ExpressionError::at(source, char_offset(source, start), finding.message))
+            let token = program.source_info().offset_for(finding.node).map_or(0, |(start, _)| start as usize);
+            let offset = match finding.word {
+                Word::Here => token,
+                Word::Behind => token + 1,
+                Word::Before(bytes) => token.saturating_sub(bytes),
+            };
+            Err(ExpressionError::at(source, offset, finding.message))
         }
     }
 }
@@ -407,4 +440,4 @@ fn describe(error: &ExecutionError) -> EvaluationError {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::core) mod tests;

@@ -5,6 +5,7 @@
 pub mod backoff;
 pub mod call;
 pub mod definition;
+pub mod definition_file;
 pub mod emission;
 pub mod event;
 pub mod expression;
@@ -17,5 +18,6 @@ pub mod reply;
 pub mod request;
 pub mod saga;
 pub mod service;
+pub mod story;
 pub mod template;
 pub mod time;

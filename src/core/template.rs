@@ -65,6 +65,18 @@ impl Template {
         &self.source
     }
 
+    /// As [`Self::parse`], for the part of a text from byte `from` on; places are those in the whole text.
+    pub(super) fn parse_tail(text: &str, from: usize, roots: &[Root], steps: Option<&[&str]>) -> Result<Self, ExpressionError> {
+        let tail = text.get(from..).unwrap_or_default();
+        Self::parse(tail, roots, steps).map_err(|error| ExpressionError::at(text, from + error.offset, error.message))
+    }
+
+    /// The text with `stand_in` for every value.
+    #[must_use]
+    pub fn with_values_as(&self, stand_in: &str) -> String {
+        self.parts.iter().map(|part| if let Part::Text(plain) = part { plain } else { stand_in }).collect()
+    }
+
     /// Whether it holds no expression.
     #[must_use]
     pub fn is_plain(&self) -> bool {

@@ -9,13 +9,20 @@ use std::sync::Arc;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Timeouts};
 use tokio_postgres::error::SqlState;
 
+pub mod claim;
+pub mod commit;
+pub mod cursor;
 pub mod definitions;
 pub mod doctor;
 pub mod dsn;
 pub mod grants;
 pub mod keys;
 pub mod migrate;
+pub mod start;
+pub mod time;
 pub mod uninstall;
+pub mod wake;
+pub mod workers;
 
 use dsn::Dsn;
 

@@ -5,6 +5,7 @@
 mod support;
 
 mod definitions;
+mod demo_services;
 mod doctor;
 mod grants;
 mod keys;

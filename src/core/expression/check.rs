@@ -9,8 +9,10 @@ use super::super::nearest::nearest;
 use super::Root;
 use super::value::Parts;
 
-/// Operators and selections may nest this deeply in the tree: evaluation is recursive.
-const TREE_DEPTH_MAX: usize = 96;
+/// Operators may nest this deeply in the tree. Evaluation is recursive: a debug build takes 38 KB for a level, and a worker's thread has 2 MiB.
+pub(super) const TREE_DEPTH_MAX: usize = 32;
+/// A variable may be followed by so many fields.
+const FIELDS_MAX: usize = 64;
 /// `exists`, `map` and the like may nest this deeply: each level multiplies the cost by the length of a list.
 const LOOPS_MAX: usize = 2;
 
@@ -58,16 +60,30 @@ pub(super) struct Uses {
     pub(super) loop_depth: u32,
 }
 
-/// A finding: the node it is about, and what is wrong.
+/// A finding: where it is, and what is wrong.
 pub(super) struct Finding {
+    /// The node it is about; its place is that of its first token, for a call `(`, for a field `.`.
     pub(super) node: u64,
+    /// The word that stands before (a function) or behind (a field) that token.
+    pub(super) word: Word,
+    /// What is wrong.
     pub(super) message: String,
+}
+
+/// Where the word of a finding stands.
+pub(super) enum Word {
+    /// It is the token.
+    Here,
+    /// Right behind the token.
+    Behind,
+    /// Right before the token, so many bytes long.
+    Before(usize),
 }
 
 /// Checks the names in `tree` and reports what it uses.
 pub(super) fn check(tree: &Tree, roots: &[Root], steps: Option<&[&str]>) -> Result<Uses, Finding> {
     if let Some(node) = deepest(tree) {
-        return Err(Finding { node, message: format!("the expression nests more than {TREE_DEPTH_MAX} deep: split it") });
+        return Err(Finding { node, word: Word::Here, message: format!("the expression nests more than {TREE_DEPTH_MAX} deep: split it") });
     }
     let mut walk = Walk { roots, steps, bound: Vec::new(), uses: Uses::default(), depth: 0 };
     walk.expression(tree)?;
@@ -81,7 +97,12 @@ fn deepest(tree: &Tree) -> Option<u64> {
         if depth > TREE_DEPTH_MAX {
             return Some(node.id);
         }
-        children(node, |child| open.push((child, depth + 1)));
+        // The fields of a variable are looked up in a loop, not level by level.
+        match path(node) {
+            Some((_, fields)) if fields.len() <= FIELDS_MAX => {}
+            Some(_) => return Some(node.id),
+            None => children(node, |child| open.push((child, depth + 1))),
+        }
     }
     None
 }
@@ -121,24 +142,26 @@ struct Walk<'a> {
 
 impl<'a> Walk<'a> {
     fn expression(&mut self, node: &'a Tree) -> Result<(), Finding> {
-        if let Some((variable, path)) = path(node)
-            && !self.is_bound(variable)
+        if let Some((root, path)) = path(node)
+            && let Expr::Ident(name) = &root.expr
+            && !self.is_bound(name)
         {
-            return self.variable(node, variable, &path);
+            return self.variable(root.id, name, &path);
         }
-        let fail = |message| Err(Finding { node: node.id, message });
+        let fail = |message| Err(Finding { node: node.id, word: Word::Here, message });
         match &node.expr {
             Expr::Call(call) => {
                 let name = call.func_name.as_str();
                 if name == "@in" && self.depth > 0 {
                     self.uses.loop_depth = self.uses.loop_depth.max(self.depth + 1);
                 }
+                let refuse = |message| Err(Finding { node: node.id, word: Word::Before(name.len()), message });
                 if MACROS.contains(&name) {
-                    return fail(format!("`{name}` does not take these arguments"));
+                    return refuse(format!("`{name}` does not take these arguments"));
                 }
                 let operator = !name.starts_with(|first: char| first.is_ascii_alphabetic());
                 if !operator && !FUNCTIONS.contains(&name) {
-                    return fail(unknown("function", name, FUNCTIONS.iter().chain(MACROS).copied()));
+                    return refuse(unknown("function", name, FUNCTIONS.iter().chain(MACROS).copied()));
                 }
             }
             Expr::Comprehension(inner) => {
@@ -171,8 +194,8 @@ impl<'a> Walk<'a> {
         name.starts_with('@') || self.bound.contains(&name)
     }
 
-    fn variable(&mut self, node: &Tree, name: &str, path: &[&str]) -> Result<(), Finding> {
-        let fail = |message| Err(Finding { node: node.id, message });
+    fn variable(&mut self, node: u64, name: &str, path: &[(&str, u64)]) -> Result<(), Finding> {
+        let fail = |message| Err(Finding { node, word: Word::Here, message });
         let Some(root) = Root::ALL.into_iter().find(|root| root.name() == name) else {
             if path.is_empty() && TYPES.contains(&name) {
                 return Ok(());
@@ -184,41 +207,45 @@ impl<'a> Walk<'a> {
             return fail(format!("`{name}` is not available here: this expression sees {}", known.join(", ")));
         }
         if root == Root::Steps
-            && let (Some(steps), Some(step)) = (self.steps, path.first())
+            && let (Some(steps), Some((step, node))) = (self.steps, path.first())
             && !steps.contains(step)
         {
-            return fail(unknown("step", step, steps.iter().copied()));
+            return Err(Finding { node: *node, word: Word::Behind, message: unknown("step", step, steps.iter().copied()) });
         }
         let (place, field) = if root == Root::Steps { ("a step", path.get(1)) } else { (name, path.first()) };
-        if let (Some(field), fields) = (field, root.fields())
+        if let (Some((field, node)), fields) = (field, root.fields())
             && !fields.is_empty()
             && !fields.contains(field)
         {
             let help = nearest(field, fields.iter().copied())
                 .map_or_else(|| format!("it has {}", fields.join(", ")), |near| format!("did you mean `{near}`?"));
-            return fail(format!("{place} has no `{field}`: {help}"));
+            return Err(Finding { node: *node, word: Word::Behind, message: format!("{place} has no `{field}`: {help}") });
         }
-        self.uses.roots.entry(root).or_default().add(path);
+        let path: Vec<_> = path.iter().map(|(field, _)| *field).collect();
+        self.uses.roots.entry(root).or_default().add(&path);
         Ok(())
     }
 }
 
-/// The variable and the fields that a chain such as `data.a["b"].c` names.
-fn path(node: &Tree) -> Option<(&str, Vec<&str>)> {
+/// A field's name, and the node that selects it.
+type Field<'a> = (&'a str, u64);
+
+/// The variable, and the fields that a chain such as `data.a["b"].c` names.
+fn path(node: &Tree) -> Option<(&Tree, Vec<Field<'_>>)> {
     let (mut fields, mut node) = (Vec::new(), node);
     loop {
         match &node.expr {
-            Expr::Ident(name) => {
+            Expr::Ident(_) => {
                 fields.reverse();
-                return Some((name, fields));
+                return Some((node, fields));
             }
             Expr::Select(select) => {
-                fields.push(select.field.as_str());
+                fields.push((select.field.as_str(), node.id));
                 node = &select.operand;
             }
             Expr::Call(call) if call.func_name == "_[_]" && call.args.len() == 2 => {
                 let Expr::Literal(LiteralValue::String(key)) = &call.args[1].expr else { return None };
-                fields.push(key.inner());
+                fields.push((key.inner(), node.id));
                 node = &call.args[0];
             }
             _ => return None,

@@ -23,11 +23,14 @@ pub fn string_end(text: &[u8], at: usize) -> Option<usize> {
     None
 }
 
-/// The byte where brackets nest more than [`DEPTH_MAX`] deep, if they do.
+/// Operators, fields and indexes in one expression: the parser's time grows with the square of a chain of them.
+pub const OPERATORS_MAX: usize = 600;
+
+/// The byte where brackets nest more than [`DEPTH_MAX`] deep or the operators are more than [`OPERATORS_MAX`], if they are.
 #[must_use]
 pub fn too_deep(source: &str) -> Option<usize> {
     let text = source.as_bytes();
-    let (mut depth, mut at) = (0_usize, 0);
+    let (mut depth, mut operators, mut at) = (0_usize, 0_usize, 0);
     while let Some(byte) = text.get(at) {
         match byte {
             // An unfinished string is the parser's to report.
@@ -37,9 +40,11 @@ pub fn too_deep(source: &str) -> Option<usize> {
             }
             b'(' | b'[' | b'{' => depth += 1,
             b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            b'.' | b'+' | b'-' | b'*' | b'/' | b'%' | b'?' | b'!' => operators += 1,
             _ => {}
         }
-        if depth > DEPTH_MAX {
+        operators += usize::from(*byte == b'[');
+        if depth > DEPTH_MAX || operators > OPERATORS_MAX {
             return Some(at);
         }
         at += 1;
