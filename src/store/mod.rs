@@ -13,11 +13,14 @@ pub mod claim;
 pub mod commit;
 pub mod cursor;
 pub mod definitions;
+pub mod doctor;
 pub mod dsn;
+pub mod grants;
 pub mod keys;
 pub mod migrate;
 pub mod start;
 pub mod time;
+pub mod uninstall;
 pub mod wake;
 pub mod workers;
 

@@ -4,7 +4,19 @@
 
 mod support;
 
+// Deploying: all or nothing, revisions that never change.
+mod definitions;
 // The demo's services on real tables.
 mod demo_services;
+// What `doctor` finds on a healthy and on a sick server.
+mod doctor;
+// What a publisher, a reader and an operator may do, and nothing else.
+mod grants;
+// API keys and signing keys.
+mod keys;
+// The schema: made once by many, refused when it is not ours.
+mod migrations;
 // Sagas from event to end, with every kind of failure.
 mod sagas;
+// Uninstalling leaves nothing behind.
+mod uninstall;

@@ -7,11 +7,11 @@ use serde_json::json;
 use crate::support::saga::{count, ended, publish, saga_of};
 use crate::support::stub::{Answer, Stub};
 use crate::support::worker::{Worker, deploy};
-use crate::support::{db, migrated, until};
+use crate::support::{db, until};
 
 #[tokio::test]
 async fn a_saga_runs_its_steps_in_order_and_completes() {
-    let db = migrated().await;
+    let db = db::database().await;
     let client = db::connect(&db.url).await;
     let stub = Stub::start().await;
     deploy(&db.url, &saga_of(3, stub.address, "")).await;
@@ -53,7 +53,7 @@ const FAILURES: [Failure; 7] = [
 #[tokio::test]
 async fn a_failure_at_any_step_undoes_the_steps_before_it_in_reverse() {
     const STEPS: usize = 3;
-    let db = migrated().await;
+    let db = db::database().await;
     let client = db::connect(&db.url).await;
     for failure in &FAILURES {
         for k in 1..=STEPS {
@@ -80,7 +80,7 @@ async fn a_failure_at_any_step_undoes_the_steps_before_it_in_reverse() {
 
 #[tokio::test]
 async fn an_undo_that_fails_for_good_waits_for_a_human() {
-    let db = migrated().await;
+    let db = db::database().await;
     let client = db::connect(&db.url).await;
     let stub = Stub::start().await;
     stub.always("/s3", Answer::Json(400, json!({"message": "no"})));
@@ -97,7 +97,7 @@ async fn an_undo_that_fails_for_good_waits_for_a_human() {
 
 #[tokio::test]
 async fn the_same_request_starts_one_saga() {
-    let db = migrated().await;
+    let db = db::database().await;
     let client = db::connect(&db.url).await;
     let stub = Stub::start().await;
     deploy(&db.url, &saga_of(1, stub.address, "dedupeKey: data.request\n")).await;
@@ -118,7 +118,7 @@ async fn the_same_request_starts_one_saga() {
 
 #[tokio::test]
 async fn events_that_were_there_before_any_worker_are_not_lost() {
-    let db = migrated().await;
+    let db = db::database().await;
     let client = db::connect(&db.url).await;
     let stub = Stub::start().await;
     let sql = "insert into syncor.events (type, data) select 'test.go', jsonb_build_object('n', n) from generate_series(1, 1200) n";
