@@ -4,6 +4,8 @@
 
 mod support;
 
+// Workers and Postgres, killed for real.
+mod crash;
 // Deploying: all or nothing, revisions that never change.
 mod definitions;
 // The demo's services on real tables.

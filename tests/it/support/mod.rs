@@ -5,6 +5,7 @@
 use std::time::{Duration, Instant};
 
 pub(crate) mod db;
+pub(crate) mod process;
 pub(crate) mod role;
 pub(crate) mod saga;
 pub(crate) mod stub;
