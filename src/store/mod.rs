@@ -9,7 +9,12 @@ use std::sync::Arc;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Timeouts};
 use tokio_postgres::error::SqlState;
 
+pub mod definitions;
 pub mod dsn;
+pub mod events;
+pub mod keys;
+pub mod publisher;
+pub mod read;
 
 use dsn::Dsn;
 
