@@ -5,11 +5,13 @@
 pub mod backoff;
 pub mod call;
 pub mod definition;
+pub mod definition_file;
 pub mod emission;
 pub mod event;
 pub mod expression;
 pub mod machine;
 pub mod matching;
+pub mod nearest;
 pub mod outcome;
 pub mod payload;
 pub mod reply;

@@ -69,7 +69,9 @@ impl Network {
     #[must_use]
     pub fn contains(&self, address: IpAddr) -> bool {
         match (self.base, address.to_canonical()) {
-            (IpAddr::V4(base), IpAddr::V4(address)) => same_prefix(u128::from(base.to_bits()), u128::from(address.to_bits()), 32 - self.prefix.min(32)),
+            (IpAddr::V4(base), IpAddr::V4(address)) => {
+                same_prefix(u128::from(base.to_bits()), u128::from(address.to_bits()), 32 - self.prefix.min(32))
+            }
             (IpAddr::V6(base), IpAddr::V6(address)) => same_prefix(base.to_bits(), address.to_bits(), 128 - self.prefix.min(128)),
             _ => false,
         }
