@@ -5,14 +5,15 @@ use axum::http::{StatusCode, Uri, header};
 use axum::response::{IntoResponse, Response};
 use axum::{Extension, Json};
 use serde::{Deserialize, Serialize};
+use serde_json::Value;
 use utoipa::{IntoParams, ToSchema};
 
 use super::auth::Caller;
 use super::cloudevent::media_type;
 use super::problem::{Document, Item, Problem};
 use super::{AppState, limits, paging};
-use crate::core::definition_file;
-use crate::store::definitions::{self, NewDefinition};
+use crate::core::definition_file::{self, File};
+use crate::store::definitions::{self, NewDefinition, Order, Outcome};
 use crate::store::read::definitions::{Definition, Filter};
 
 /// Largest file.
@@ -85,8 +86,12 @@ pub struct Receipt {
     kind: String,
     /// SHA-256 of the meaning of the file.
     revision: String,
-    /// Whether the revision is new.
-    is_new: bool,
+    /// `new`, `new revision`, `reactivated` or `unchanged`.
+    outcome: &'static str,
+    /// The revision that was active before, if another one was.
+    replaced: Option<String>,
+    /// What is allowed but probably not meant.
+    warnings: Vec<Item>,
 }
 
 /// Deploys a file.
@@ -114,35 +119,64 @@ pub(super) async fn put_definition(
         return Err(Problem::too_large("a definition is at most 256 KiB"));
     }
     let text = std::str::from_utf8(&body).map_err(|_| Problem::malformed("the body is not UTF-8"))?;
-    let new = read_file(&id, ending, text)?;
+    let file = read_file(&id, ending, text)?;
 
-    let kind = new.kind.to_string();
-    let deployed = definitions::deploy(&state.store, &[new], &caller.name, query.reason.as_deref()).await?;
+    let new = NewDefinition {
+        kind: file.kind,
+        id: &id,
+        family: &file.family,
+        version: i32::try_from(file.version).map_err(|_| Problem::invalid("the version is too large"))?,
+        revision: &file.revision,
+        source: &file.source,
+    };
+    let order = Order { by: &caller.name, reason: query.reason.as_deref(), replace: false };
+    let deployed = definitions::deploy(&state.store, &[new], order).await?;
     let deployed = deployed.into_iter().next().ok_or_else(|| Problem::internal("deploying one file told of none"))?;
-    let status = if deployed.is_new { StatusCode::CREATED } else { StatusCode::OK };
-    Ok((status, Json(Receipt { id: deployed.id, kind, revision: deployed.revision, is_new: deployed.is_new })).into_response())
+    let status = if deployed.outcome == Outcome::Unchanged { StatusCode::OK } else { StatusCode::CREATED };
+    let receipt = Receipt {
+        kind: file.kind.to_owned(),
+        id,
+        revision: file.revision,
+        outcome: deployed.outcome.as_str(),
+        replaced: deployed.replaced,
+        warnings: file.warnings.iter().map(item_of).collect(),
+    };
+    Ok((status, Json(receipt)).into_response())
 }
 
-fn read_file(id: &str, ending: &str, text: &str) -> Result<NewDefinition, Problem> {
+/// What deploying needs of a file.
+struct Read {
+    kind: &'static str,
+    family: String,
+    version: u32,
+    revision: String,
+    source: Value,
+    warnings: Vec<definition_file::Problem>,
+}
+
+fn read_file(id: &str, ending: &str, text: &str) -> Result<Read, Problem> {
     let file = definition_file::read(&format!("{id}.{ending}"), text).map_err(|problems| {
-        let items = problems.iter().map(|problem| Item {
-            detail: problem.message.clone(),
-            pointer: Some(problem.pointer.clone()),
-            line: Some(u64::from(problem.line)),
-            column: Some(u64::from(problem.column)),
-        });
         let count = problems.len();
-        Problem::invalid(format!("the file has {count} problem{}", if count == 1 { "" } else { "s" })).with_errors(items.collect())
+        let detail = format!("the file has {count} problem{}", if count == 1 { "" } else { "s" });
+        Problem::invalid(detail).with_errors(problems.iter().map(item_of).collect())
     })?;
-    if file.id != id {
-        return Err(Problem::invalid(format!("the file's id is {}, the path says {id}", file.id)).at("/id"));
+    let (found, read) = match file {
+        File::Saga(saga, warnings, source) => {
+            (saga.id, Read { kind: "saga", family: saga.family, version: saga.version, revision: saga.revision, source, warnings })
+        }
+        File::Services(registry, warnings, source) => {
+            let family = registry.id.clone();
+            (registry.id, Read { kind: "services", family, version: 1, revision: registry.revision, source, warnings })
+        }
+    };
+    if found != id {
+        return Err(Problem::invalid(format!("the file's id is {found}, the path says {id}")).at("/id"));
     }
-    Ok(NewDefinition {
-        kind: file.kind.to_owned(),
-        id: file.id,
-        family: file.family,
-        version: i32::try_from(file.version).unwrap_or(i32::MAX),
-        revision: file.revision,
-        source: file.source,
-    })
+    Ok(read)
+}
+
+fn item_of(problem: &definition_file::Problem) -> Item {
+    let place = |number: usize| u64::try_from(number).ok().filter(|_| problem.line > 0);
+    let detail = problem.help.as_ref().map_or_else(|| problem.message.clone(), |help| format!("{}; {help}", problem.message));
+    Item { detail, pointer: None, line: place(problem.line), column: place(problem.column) }
 }

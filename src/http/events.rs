@@ -42,7 +42,11 @@ pub enum Receipt {
               (status = 400, body = Document), (status = 409, body = Document), (status = 413, body = Document),
               (status = 415, body = Document), (status = 422, body = Document))
 )]
-pub(super) async fn publish_events(State(state): State<AppState>, Extension(caller): Extension<Caller>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn publish_events(
+    State(state): State<AppState>,
+    Extension(caller): Extension<Caller>,
+    request: Request,
+) -> Result<Response, Problem> {
     let (parts, body) = request.into_parts();
     let body = limits::read_body(&parts.headers, body).await?;
     let (events, is_batch) = match cloudevent::read(&parts.headers, &body, &caller.name)? {

@@ -7,6 +7,7 @@ use axum::Json;
 use axum::extract::{Path, RawQuery, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use serde_json::json;
 use tokio::sync::Mutex;
 
 use super::AppState;
@@ -72,7 +73,7 @@ pub(super) async fn get_ready(State(state): State<AppState>, RawQuery(query): Ra
     let answers = state.readiness.answers().await;
     let wrong: Vec<String> = answers.iter().filter_map(|answer| Some(format!("{}: {}", answer.name, answer.wrong.as_ref()?))).collect();
     if !wrong.is_empty() {
-        return Err(Problem::not_ready(wrong));
+        return Err(Problem::not_ready(&wrong));
     }
     let is_verbose = query.is_some_and(|query| query.split('&').any(|name| name == "verbose" || name.starts_with("verbose=")));
     let lines = if is_verbose { answers.iter().map(|answer| format!("[+] {} ok\n", answer.name)).collect() } else { String::new() };
@@ -82,8 +83,8 @@ pub(super) async fn get_ready(State(state): State<AppState>, RawQuery(query): Ra
 /// Public keys that step tokens verify with, of all live workers.
 #[utoipa::path(get, path = "/.well-known/jwks.json", tag = "machine", responses((status = 200, body = Value)))]
 pub(super) async fn get_jwks(State(state): State<AppState>) -> Result<Response, Problem> {
-    let jwks = keys::live_jwks(&state.store).await?;
-    Ok(([(header::CACHE_CONTROL, "public, max-age=300")], Json(jwks)).into_response())
+    let keys = keys::live_jwks(&state.store).await?;
+    Ok(([(header::CACHE_CONTROL, "public, max-age=300")], Json(json!({ "keys": keys }))).into_response())
 }
 
 /// JSON Schema of a kind of file, for editors: `saga.json`, `services.json`.

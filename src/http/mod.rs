@@ -87,7 +87,6 @@ fn routes() -> OpenApiRouter<AppState> {
 }
 
 /// The whole interface as a service.
-#[must_use]
 pub fn router(state: AppState) -> Router {
     let (router, _document) = routes().split_for_parts();
     router

@@ -1,8 +1,8 @@
 //! Pages of lists: `?limit=&after=`, with a `Link` to the next one.
 
+use axum::Json;
 use axum::http::{HeaderValue, Uri, header};
 use axum::response::{IntoResponse, Response};
-use axum::Json;
 use serde::Serialize;
 use url::form_urlencoded;
 use utoipa::ToSchema;

@@ -7,7 +7,7 @@ use std::borrow::Cow;
 
 use axum::body::Body;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Response};
 use serde::Serialize;
@@ -45,7 +45,8 @@ pub struct Problem {
     title: &'static str,
     detail: Cow<'static, str>,
     errors: Vec<Item>,
-    headers: HeaderMap,
+    /// Boxed: problems travel in results, most without one.
+    header: Option<Box<(HeaderName, HeaderValue)>>,
 }
 
 /// One of several faults in a document.
@@ -94,7 +95,7 @@ impl Problem {
             .iter()
             .find(|kind| kind.0 == code)
             .map_or((StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here"), |kind| (kind.1, kind.2));
-        Self { code, status, title, detail: detail.into(), errors: Vec::new(), headers: HeaderMap::new() }
+        Self { code, status, title, detail: detail.into(), errors: Vec::new(), header: None }
     }
 
     /// 400: the request cannot be read; `pointer` says where, if it is a document.
@@ -107,7 +108,7 @@ impl Problem {
     #[must_use]
     pub fn unauthenticated(detail: &'static str) -> Self {
         let challenge = HeaderValue::from_static("Bearer realm=\"hms-syncor\"");
-        Self::new("unauthenticated", detail).header(header::WWW_AUTHENTICATE, challenge)
+        Self::new("unauthenticated", detail).with_header(header::WWW_AUTHENTICATE, challenge)
     }
 
     /// 403: a known caller without the right.
@@ -133,7 +134,7 @@ impl Problem {
     pub fn method_not_allowed(allow: &str) -> Self {
         let problem = Self::new("method-not-allowed", format!("allowed here: {allow}"));
         match HeaderValue::from_str(allow) {
-            Ok(allow) => problem.header(header::ALLOW, allow),
+            Ok(allow) => problem.with_header(header::ALLOW, allow),
             Err(_) => problem,
         }
     }
@@ -141,7 +142,7 @@ impl Problem {
     /// 408: the body did not arrive in time.
     #[must_use]
     pub fn too_slow() -> Self {
-        Self::new("too-slow", "the body did not arrive within 10 seconds").header(header::CONNECTION, HeaderValue::from_static("close"))
+        Self::new("too-slow", "the body did not arrive within 10 seconds").with_header(header::CONNECTION, HeaderValue::from_static("close"))
     }
 
     /// 409.
@@ -177,12 +178,12 @@ impl Problem {
     /// 503; `cause` is logged and not told.
     #[must_use]
     pub fn unavailable(cause: impl Into<Cow<'static, str>>) -> Self {
-        Self::new("unavailable", cause).header(header::RETRY_AFTER, HeaderValue::from_static("1"))
+        Self::new("unavailable", cause).with_header(header::RETRY_AFTER, HeaderValue::from_static("1"))
     }
 
     /// 503: what readiness says; its reasons are told.
     #[must_use]
-    pub fn not_ready(reasons: Vec<String>) -> Self {
+    pub fn not_ready(reasons: &[String]) -> Self {
         let errors = reasons.iter().map(|reason| Item { detail: reason.clone(), pointer: None, line: None, column: None }).collect();
         Self::new("not-ready", reasons.join("; ")).with_errors(errors)
     }
@@ -240,8 +241,8 @@ impl Problem {
         self
     }
 
-    fn header(mut self, name: HeaderName, value: HeaderValue) -> Self {
-        self.headers.insert(name, value);
+    fn with_header(mut self, name: HeaderName, value: HeaderValue) -> Self {
+        self.header = Some(Box::new((name, value)));
         self
     }
 
@@ -268,7 +269,10 @@ impl Problem {
             correlation_id,
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
-        let mut response = (self.status, self.headers, body).into_response();
+        let mut response = (self.status, body).into_response();
+        if let Some((name, value)) = self.header.map(|header| *header) {
+            response.headers_mut().insert(name, value);
+        }
         response.headers_mut().insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
         response
     }
@@ -288,9 +292,8 @@ impl From<store::Error> for Problem {
         match &error {
             store::Error::Read(sqlx::Error::Database(db)) if db.code().as_deref() == Some("57014") => Self::new("too-broad", cause),
             store::Error::Read(sqlx::Error::Database(db)) if !is_passing(db.code().as_deref().unwrap_or_default()) => Self::internal(cause),
-            store::Error::Read(sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_)) => {
-                Self::internal(cause)
-            }
+            store::Error::Read(sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_)) => Self::internal(cause),
+            store::Error::Refused(reason) => Self::conflict(reason.clone()),
             store::Error::Read(_) | store::Error::Unavailable(_) | store::Error::Schema(_) => Self::unavailable(cause),
             error if error.is_transient() => Self::unavailable(cause),
             _ => Self::internal(cause),

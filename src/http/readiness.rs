@@ -7,7 +7,7 @@ use futures_util::future::BoxFuture;
 use tokio::sync::Mutex;
 use tokio_util::sync::CancellationToken;
 
-use crate::store::Store;
+use crate::store::{Error, Store, migrate};
 
 /// How long an answer of the database is good for: the route is public, the database is not its target.
 const KEPT: Duration = Duration::from_secs(1);
@@ -81,16 +81,38 @@ impl Readiness {
     }
 }
 
-/// Whether the database can be written to.
+/// Whether the database answers.
 #[must_use]
 pub fn database(store: Store) -> Check {
     Box::new(move || {
         let store = store.clone();
         Box::pin(async move {
-            let ask = async { store.client().await?.batch_execute("").await.map_err(crate::store::Error::from) };
-            ask.await.map_err(|error: crate::store::Error| {
+            let ask = async || -> Result<(), Error> { Ok(store.client().await?.batch_execute("select 1").await?) };
+            ask().await.map_err(|error| {
+                // The route is public: the reason stays in the log.
                 tracing::warn!(%error, "the database does not answer");
                 "it cannot be reached".to_owned()
+            })
+        })
+    })
+}
+
+/// Whether the schema is the one this program works with.
+#[must_use]
+pub fn schema(store: Store) -> Check {
+    Box::new(move || {
+        let store = store.clone();
+        Box::pin(async move {
+            let ask = async || -> Result<(), Error> {
+                let client = store.client().await?;
+                migrate::check(&client).await
+            };
+            ask().await.map_err(|error| match error {
+                Error::Schema(reason) => reason,
+                error => {
+                    tracing::warn!(%error, "the schema cannot be checked");
+                    "it cannot be checked".to_owned()
+                }
             })
         })
     })

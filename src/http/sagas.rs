@@ -98,7 +98,11 @@ pub(super) struct GetQuery {
 /// Shows one saga; with `waitMs`, once it has ended.
 #[utoipa::path(get, path = "/v1/sagas/{id}", tag = "sagas", params(("id" = Uuid, Path, description = "The saga"), GetQuery),
     responses((status = 200, body = SagaDetail), (status = 404, body = Document)))]
-pub(super) async fn get_saga(State(state): State<AppState>, Path(id): Path<Uuid>, Query(query): Query<GetQuery>) -> Result<Json<SagaDetail>, Problem> {
+pub(super) async fn get_saga(
+    State(state): State<AppState>,
+    Path(id): Path<Uuid>,
+    Query(query): Query<GetQuery>,
+) -> Result<Json<SagaDetail>, Problem> {
     if let Some(millis) = query.wait_ms.filter(|millis| *millis > 0) {
         let limit = Duration::from_millis(millis).min(WAIT_MAX);
         tokio::select! {

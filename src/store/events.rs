@@ -214,10 +214,7 @@ fn explain(error: tokio_postgres::Error, events: &[NewEvent]) -> PublishError {
 /// The trigger names the key in its message; keys are any text, so the message is compared and not taken apart.
 fn conflicting(db: &DbError, events: &[NewEvent]) -> String {
     let keys = events.iter().filter_map(|event| event.dedupe_key.as_deref());
-    keys.filter(|key| db.message().starts_with(&format!("dedupe key {key} of source ")))
-        .max_by_key(|key| key.len())
-        .unwrap_or_default()
-        .to_owned()
+    keys.filter(|key| db.message().starts_with(&format!("dedupe key {key} of source "))).max_by_key(|key| key.len()).unwrap_or_default().to_owned()
 }
 
 fn limit_of(constraint: &str, db: &DbError) -> String {
