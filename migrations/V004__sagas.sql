@@ -67,12 +67,15 @@ create table syncor.saga_key (
   family   text not null,
   key      text not null,
   saga_id  uuid not null,
-  primary key (family, key)
+  again    text,
+  primary key (family, key),
+  constraint saga_key_again_known check (again in ('failed', 'terminal'))
 );
 comment on table syncor.saga_key is 'One saga per (family, dedupe key)';
 comment on column syncor.saga_key.family is 'Definition id without its version';
 comment on column syncor.saga_key.key is 'The dedupe key';
 comment on column syncor.saga_key.saga_id is 'The latest saga with that key';
+comment on column syncor.saga_key.again is 'When the key may start another saga: after a failed one, after any; null means never';
 
 create table syncor.step (
   saga_id       uuid     not null,

@@ -78,12 +78,23 @@ pub enum Emission {
 
 /// Applies one input. `now` is the database's time, `chance` in 0..1 decides the jitter of a retry.
 pub fn advance(definition: &Definition, saga: &mut Saga, input: Input, now: Timestamp, chance: f64) -> Advance {
+    apply(definition, saga, input, now, chance, true)
+}
+
+/// Applies one input without going on to the next call: for a worker that is about to stop. Whoever takes the saga over goes on.
+pub fn record(definition: &Definition, saga: &mut Saga, input: Input, now: Timestamp, chance: f64) -> Advance {
+    apply(definition, saga, input, now, chance, false)
+}
+
+fn apply(definition: &Definition, saga: &mut Saga, input: Input, now: Timestamp, chance: f64, go_on: bool) -> Advance {
     let mut turn = Turn { definition, saga, now, chance, result: Advance::default() };
     if turn.saga.state.is_terminal() || !turn.accept(input) {
         turn.result.stale = true;
         return turn.result;
     }
-    turn.proceed();
+    if go_on {
+        turn.proceed();
+    }
     turn.result.steps.sort_unstable();
     turn.result.steps.dedup();
     turn.result

@@ -18,5 +18,6 @@ pub mod reply;
 pub mod request;
 pub mod saga;
 pub mod service;
+pub mod story;
 pub mod template;
 pub mod time;

@@ -9,12 +9,23 @@ use std::sync::Arc;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Timeouts};
 use tokio_postgres::error::SqlState;
 
+pub mod claim;
+pub mod commit;
+pub mod cursor;
 pub mod definitions;
+pub mod doctor;
 pub mod dsn;
 pub mod events;
+pub mod grants;
 pub mod keys;
+pub mod migrate;
 pub mod publisher;
 pub mod read;
+pub mod start;
+pub mod time;
+pub mod uninstall;
+pub mod wake;
+pub mod workers;
 
 use dsn::Dsn;
 
@@ -44,6 +55,9 @@ pub enum Error {
     /// The schema is missing or from another version.
     #[error("{0}")]
     Schema(String),
+    /// The order cannot be carried out as things are.
+    #[error("{0}")]
+    Refused(String),
     /// Rows say something that this program cannot make sense of.
     #[error("the database holds {0}, which this version does not understand")]
     Unreadable(String),
@@ -65,7 +79,7 @@ impl Error {
                         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
                 }
             },
-            Self::Read(_) | Self::Schema(_) | Self::Unreadable(_) => false,
+            Self::Read(_) | Self::Schema(_) | Self::Refused(_) | Self::Unreadable(_) => false,
         }
     }
 

@@ -88,12 +88,13 @@ async fn waiting_ends_with_the_saga_or_with_the_time() {
     assert!(since.elapsed() >= Duration::from_millis(200));
 
     let since = Instant::now();
+    let long = path(30_000);
     let end = async {
         tokio::time::sleep(Duration::from_millis(300)).await;
         api.sql(&format!("update syncor.saga set state = 'completed', owner = null, finished_at = now() where id = '{SAGA}'")).await;
     };
-    let (one, two, ()) = tokio::join!(api.get(&path(30_000)).await_json(), api.get(&path(30_000)).await_json(), end);
-    assert_eq!((&one["state"], &two["state"]), (&json!("completed"), &json!("completed")));
+    let (one, two, ()) = tokio::join!(api.get(&long), api.get(&long), end);
+    assert_eq!((&one.json()["state"], &two.json()["state"]), (&json!("completed"), &json!("completed")));
     assert!(since.elapsed() < Duration::from_secs(10));
     // What has ended, or never was, is answered at once.
     assert_eq!(api.get(&path(30_000)).await.json()["state"], "completed");
@@ -125,15 +126,4 @@ async fn the_page_escapes_what_others_wrote() {
     assert!(page.text.contains("&lt;script&gt;") && !page.text.contains("<script") && !page.text.contains("<b>host"), "{}", page.text);
     assert!(page.header("content-security-policy").starts_with("default-src 'none'; style-src 'sha256-"));
     assert!(page.text.contains("a.b.v2") && page.text.contains("1 worker is running"));
-}
-
-/// Reads the answer where the call is joined with others.
-trait AwaitJson {
-    async fn await_json(self) -> serde_json::Value;
-}
-
-impl<F: Future<Output = crate::support::api::Answer>> AwaitJson for F {
-    async fn await_json(self) -> serde_json::Value {
-        self.await.json()
-    }
 }

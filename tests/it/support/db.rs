@@ -40,8 +40,17 @@ pub(crate) struct TestDatabase {
     pub(crate) cluster: &'static Cluster,
 }
 
-/// An empty database.
+/// A database with our schema in it.
 pub(crate) async fn database() -> TestDatabase {
+    database_with(&syncor::store::migrate::fingerprint(), async |url| {
+        let dsn = syncor::store::dsn::Dsn::parse(&url).unwrap();
+        syncor::store::migrate::migrate(&dsn).await.unwrap();
+    })
+    .await
+}
+
+/// An empty database.
+pub(crate) async fn empty_database() -> TestDatabase {
     let cluster = shared_cluster().await;
     let admin = connect(&cluster.url("postgres")).await;
     let name = new_name(&admin).await;
@@ -329,7 +338,7 @@ pub(crate) fn postmaster_pid(data_dir: &Path) -> Option<u32> {
 }
 
 /// For `Drop`, which may run within a runtime: a thread and a runtime of their own, waited for.
-fn block_on<T: Send>(work: impl Future<Output = T> + Send) -> T {
+pub(crate) fn block_on<T: Send>(work: impl Future<Output = T> + Send) -> T {
     thread::scope(|scope| {
         scope
             .spawn(|| {

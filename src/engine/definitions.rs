@@ -1,0 +1,84 @@
+//! The definitions in force, and those that running sagas are pinned to.
+
+use std::collections::HashMap;
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
+
+use serde_json::Value;
+use tracing::error;
+
+use crate::core::definition_file::{self, File};
+use crate::core::matching::{Catalog, Deployed};
+use crate::core::service::Service;
+use crate::dispatch::call::Dispatcher;
+use crate::store::{Client, Error, definitions as stored};
+
+/// Compiled definitions: the active ones by trigger, all that were ever asked for by number.
+#[derive(Debug, Default)]
+pub struct Definitions {
+    active: RwLock<Arc<Catalog>>,
+    by_no: Mutex<HashMap<i32, Arc<Deployed>>>,
+}
+
+impl Definitions {
+    /// The active definitions of the latest reading.
+    #[must_use]
+    pub fn active(&self) -> Arc<Catalog> {
+        Arc::clone(&self.active.read().unwrap_or_else(PoisonError::into_inner))
+    }
+
+    /// Reads the active definitions anew and gives the dispatcher its services.
+    ///
+    /// A definition that cannot be compiled (made by a newer version) is left out and said so: the others go on.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn reload(&self, client: &Client, dispatcher: &Dispatcher) -> Result<Arc<Catalog>, Error> {
+        let (revision, rows) = stored::active(&***client).await?;
+        let mut sagas = Vec::new();
+        let mut services: Vec<Service> = Vec::new();
+        for row in rows {
+            match compile(&row.source) {
+                Ok(File::Saga(definition, ..)) => sagas.push(self.keep(row.no, || definition)),
+                Ok(File::Services(registry, ..)) => services.extend(registry.services),
+                Err(problem) => error!(definition = row.id, %problem, "a deployed definition cannot be used by this version"),
+            }
+        }
+        dispatcher.set_services(services);
+        let catalog = Arc::new(Catalog::new(revision, sagas));
+        *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
+        Ok(catalog)
+    }
+
+    /// The revisions with these numbers. One that cannot be compiled is missing: its sagas wait for a worker that can.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn by_no(&self, client: &Client, numbers: &[i32]) -> Result<HashMap<i32, Arc<Deployed>>, Error> {
+        let known = self.by_no.lock().unwrap_or_else(PoisonError::into_inner).clone();
+        let mut missing: Vec<i32> = numbers.iter().copied().filter(|no| !known.contains_key(no)).collect();
+        missing.sort_unstable();
+        missing.dedup();
+        let mut found: HashMap<_, _> = numbers.iter().filter_map(|no| known.get(no).map(|deployed| (*no, Arc::clone(deployed)))).collect();
+        if !missing.is_empty() {
+            for row in stored::by_no(&***client, &missing).await? {
+                match compile(&row.source) {
+                    Ok(File::Saga(definition, ..)) => {
+                        found.insert(row.no, self.keep(row.no, || definition));
+                    }
+                    Ok(File::Services(..)) => {}
+                    Err(problem) => error!(definition = row.id, %problem, "a deployed definition cannot be used by this version"),
+                }
+            }
+        }
+        Ok(found)
+    }
+
+    fn keep(&self, no: i32, definition: impl FnOnce() -> crate::core::definition::Definition) -> Arc<Deployed> {
+        let mut known = self.by_no.lock().unwrap_or_else(PoisonError::into_inner);
+        Arc::clone(known.entry(no).or_insert_with(|| Arc::new(Deployed { no, definition: definition() })))
+    }
+}
+
+fn compile(source: &Value) -> Result<File, String> {
+    definition_file::from_stored(source).map_err(|problems| problems.first().map_or_else(|| "unreadable".to_owned(), |problem| problem.message.clone()))
+}

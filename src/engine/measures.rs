@@ -1,0 +1,74 @@
+//! Every metric of the engine: names, units, labels. Labels are bounded and never carry ids.
+
+use std::time::Duration;
+
+use crate::core::call::Reply;
+use crate::core::definition::Definition;
+use crate::core::machine::Attempt;
+use crate::core::outcome::Class;
+use crate::core::saga::{Saga, SagaState};
+use crate::core::time::Timestamp;
+
+/// A saga reached its final state.
+pub fn ended(definition: &str, saga: &Saga, took: Duration) {
+    let outcome = saga.state.as_str();
+    metrics::histogram!("saga_duration_ms", "definition" => definition.to_owned(), "outcome" => outcome).record(took.as_secs_f64() * 1000.0);
+    if saga.state == SagaState::Failed {
+        metrics::counter!("saga_fail_total", "definition" => definition.to_owned(), "reason" => failure_kind(saga)).increment(1);
+    }
+}
+
+/// Why a saga failed, in one of the contract's few words.
+fn failure_kind(saga: &Saga) -> &'static str {
+    let reason = saga.reason.as_deref().unwrap_or_default();
+    if reason.starts_with("the deadline") {
+        "deadline"
+    } else if reason.contains("timed out") {
+        "timeout"
+    } else {
+        "step_failed"
+    }
+}
+
+/// A saga began.
+pub fn started(definition: &str) {
+    metrics::counter!("hms_sagas_started_total", "definition" => definition.to_owned()).increment(1);
+}
+
+/// Attempts ended.
+pub fn attempts(definition: &Definition, attempts: &[Attempt], now: Timestamp) {
+    for attempt in attempts {
+        let step = &definition.steps[attempt.seq];
+        let outcome = attempt.outcome.as_str();
+        metrics::counter!("hms_step_attempts_total", "service" => step.call.service.clone(), "outcome" => outcome).increment(1);
+        metrics::histogram!("hms_step_duration_seconds", "definition" => definition.id.clone(), "step" => step.name.clone(), "outcome" => outcome)
+            .record(now.since(attempt.started_at).as_secs_f64());
+    }
+}
+
+/// A call came back.
+pub fn call(service: &str, reply: &Reply, took: Duration) {
+    let class = match reply {
+        Reply::Answered { status, .. } => match crate::core::reply::class_of(*status) {
+            Class::Succeeded => "2xx",
+            Class::Failed => "retryable",
+            _ => "refused",
+        },
+        Reply::NotSent(_) => "not_sent",
+        Reply::Broken(_) => "broken",
+    };
+    metrics::histogram!("hms_call_seconds", "service" => service.to_owned(), "reply" => class).record(took.as_secs_f64());
+}
+
+/// The first call of a saga goes out.
+pub fn first_call(since_event: Duration) {
+    metrics::histogram!("hms_event_to_first_call_seconds").record(since_event.as_secs_f64());
+}
+
+/// Events were routed.
+pub fn routed(count: usize, filter_errors: u64) {
+    metrics::counter!("hms_events_total").increment(u64::try_from(count).unwrap_or(u64::MAX));
+    if filter_errors > 0 {
+        metrics::counter!("hms_filter_errors_total").increment(filter_errors);
+    }
+}

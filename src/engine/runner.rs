@@ -1,0 +1,382 @@
+//! Owns the sagas of one worker in memory and asks the machine what to do next.
+//!
+//! One task, fed by one channel: replies, results of commits, new and claimed sagas, timers. A saga has at most one write in
+//! flight; what happens meanwhile waits for it. Effects follow only from writes that are durable.
+
+use std::cmp::Reverse;
+use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::sync::Arc;
+use std::sync::atomic::Ordering;
+use std::time::{Duration, Instant};
+
+use rand::Rng;
+use tokio::sync::mpsc;
+use tokio_util::sync::CancellationToken;
+use tracing::{error, warn};
+use uuid::Uuid;
+
+use super::Worker;
+use super::live::{InFlight, Live, Occurrence, completed_steps};
+use super::measures;
+use crate::core::call::Reply;
+use crate::core::machine;
+use crate::core::matching::Deployed;
+use crate::core::outcome::{Action, Class, Outcome};
+use crate::core::request;
+use crate::core::saga::SagaState;
+use crate::core::story::{Happening, StoryLine};
+use crate::core::time::Timestamp;
+use crate::store::claim::{self, Loaded};
+use crate::store::commit::{SagaWrite, Written};
+
+/// Waits longer than this are not kept in memory: the saga is let go of until it is due.
+const PARK_AFTER: Duration = Duration::from_secs(5);
+/// How long a saga rests whose decision cannot be stored even without the reply that led to it.
+const POISON_REST: Duration = Duration::from_secs(60);
+/// Most messages handled between two looks at the timers.
+const MESSAGES_MAX: usize = 512;
+
+/// What the runner is told.
+#[derive(Debug)]
+pub enum Message {
+    /// A saga that is owned from here on: newly started, with its first call committed to, or claimed.
+    Owned(Box<Live>),
+    /// Something happened to a saga.
+    Happened(Uuid, Occurrence),
+    /// A write could not be stored: the saga as the database has it, the attempt that led to it, and why.
+    Reloaded(Box<Loaded>, Arc<Deployed>, Option<(usize, Action, u32)>, String),
+    /// Lets go of a saga that cannot be helped here.
+    Forget(Uuid),
+}
+
+/// The runner's state.
+#[derive(Debug)]
+pub struct Runner {
+    worker: Arc<Worker>,
+    sagas: HashMap<Uuid, Live>,
+    timers: BinaryHeap<Reverse<(Timestamp, Uuid)>>,
+    writes: mpsc::UnboundedSender<SagaWrite>,
+    stopping: bool,
+}
+
+impl Runner {
+    /// A runner without sagas.
+    #[must_use]
+    pub fn new(worker: Arc<Worker>, writes: mpsc::UnboundedSender<SagaWrite>) -> Self {
+        Self { worker, sagas: HashMap::new(), timers: BinaryHeap::new(), writes, stopping: false }
+    }
+
+    /// Runs until `stop` is cancelled and nothing is in flight any more, or the drain limit has passed.
+    pub async fn run(
+        mut self,
+        mut messages: mpsc::UnboundedReceiver<Message>,
+        mut results: mpsc::UnboundedReceiver<Vec<(Uuid, Written)>>,
+        stop: CancellationToken,
+        drain_limit: Duration,
+    ) {
+        let mut inbox = Vec::with_capacity(MESSAGES_MAX);
+        let mut give_up_at: Option<tokio::time::Instant> = None;
+        loop {
+            if self.stopping && !self.is_busy() {
+                return;
+            }
+            let next_timer = self.timers.peek().map(|Reverse((at, _))| self.worker.clock.until(*at));
+            tokio::select! {
+                biased;
+                Some(batch) = results.recv() => {
+                    for (id, written) in batch {
+                        self.written(id, written);
+                    }
+                }
+                count = messages.recv_many(&mut inbox, MESSAGES_MAX) => {
+                    if count == 0 {
+                        return;
+                    }
+                    for message in inbox.drain(..) {
+                        self.hear(message);
+                    }
+                }
+                () = tokio::time::sleep(next_timer.unwrap_or_default()), if next_timer.is_some() => self.ring_timers(),
+                () = stop.cancelled(), if !self.stopping => {
+                    self.stopping = true;
+                    give_up_at = Some(tokio::time::Instant::now() + drain_limit);
+                }
+                () = tokio::time::sleep_until(give_up_at.unwrap_or_else(tokio::time::Instant::now)), if give_up_at.is_some() => {
+                    warn!(sagas = self.sagas.len(), "drain limit reached with calls in flight: others will take them over");
+                    return;
+                }
+            }
+        }
+    }
+
+    /// Whether a call or a write is in flight.
+    fn is_busy(&self) -> bool {
+        self.sagas.values().any(|live| live.writing.is_some() || live.saga.in_flight().next().is_some())
+    }
+
+    fn hear(&mut self, message: Message) {
+        match message {
+            Message::Owned(live) => self.own(*live),
+            Message::Happened(id, occurrence) => self.happen(id, occurrence),
+            Message::Reloaded(loaded, deployed, cause, reason) => self.mend(*loaded, deployed, cause, &reason),
+            Message::Forget(id) => self.forget(id),
+        }
+    }
+
+    fn own(&mut self, mut live: Live) {
+        let id = live.saga.id;
+        let fresh_start = live.saga.state == SagaState::Running && live.rev == 0;
+        let waiting = std::mem::take(&mut live.waiting);
+        self.sagas.insert(id, live);
+        if fresh_start {
+            let calls: Vec<_> = self.sagas[&id].saga.in_flight().collect();
+            self.perform(id, &calls);
+            self.set_timer(id);
+        }
+        for occurrence in waiting {
+            self.happen(id, occurrence);
+        }
+    }
+
+    fn happen(&mut self, id: Uuid, occurrence: Occurrence) {
+        let Some(live) = self.sagas.get_mut(&id) else {
+            metrics::counter!("hms_stale_inputs_total").increment(1);
+            return;
+        };
+        if live.writing.is_some() {
+            live.waiting.push_back(occurrence);
+        } else {
+            self.apply(id, occurrence);
+        }
+    }
+
+    /// Asks the machine and hands what it decided to the committer.
+    fn apply(&mut self, id: Uuid, occurrence: Occurrence) {
+        let Some(live) = self.sagas.get_mut(&id) else {
+            return;
+        };
+        let now = self.worker.clock.now();
+        let before = (live.saga.state, live.saga.target);
+        let (mut input, cause) = live.judge(occurrence);
+        if live.saga.state == SagaState::Pending {
+            input = machine::Input::Start;
+        }
+        let deployed = Arc::clone(&live.deployed);
+        let decide = if self.stopping { machine::record } else { machine::advance };
+        let advance = decide(&deployed.definition, &mut live.saga, input, now, rand::rng().random());
+        if advance.stale {
+            metrics::counter!("hms_stale_inputs_total").increment(1);
+        }
+        let changed = before != (live.saga.state, live.saga.target) || !advance.steps.is_empty() || !advance.emissions.is_empty();
+        let release = self.stopping || self.worker.may_park(&live.saga, now);
+        if !changed && (!release || live.saga.in_flight().next().is_some()) {
+            self.set_timer(id);
+            return;
+        }
+        // A saga with a call in flight stays here until the reply, whatever else is decided.
+        let release = release && live.saga.in_flight().next().is_none();
+        let mut story = live.story(&advance, now);
+        if before.0 == SagaState::Pending && live.saga.state != SagaState::Pending {
+            story.insert(0, StoryLine { definition: deployed.definition.id.clone(), what: Happening::Started });
+        }
+        let write = live.write(&advance, release);
+        measures::attempts(&deployed.definition, &advance.attempts, now);
+        if live.saga.state.is_terminal() {
+            measures::ended(&deployed.definition.id, &live.saga, now.since(live.started_at));
+        }
+        live.writing =
+            Some(InFlight { calls: advance.calls, release, story, published: write.events.iter().map(|event| event.kind).collect(), cause });
+        // The committers outlive the runner.
+        let _closed = self.writes.send(write);
+    }
+
+    /// A write came back.
+    fn written(&mut self, id: Uuid, written: Written) {
+        let Some(live) = self.sagas.get_mut(&id) else {
+            return;
+        };
+        let Some(in_flight) = live.writing.take() else {
+            return;
+        };
+        match written {
+            Written::Done(fences) => {
+                live.rev += 1;
+                for (seq, fence) in fences {
+                    live.saga.steps[seq].fence = fence;
+                }
+                self.worker.published(&in_flight.published);
+                for line in in_flight.story {
+                    self.worker.tell(line);
+                }
+                if in_flight.release {
+                    self.forget(id);
+                    return;
+                }
+                self.perform(id, &in_flight.calls);
+                self.set_timer(id);
+                self.next_waiting(id);
+            }
+            Written::Fenced => {
+                metrics::counter!("hms_fenced_total").increment(1);
+                self.forget(id);
+            }
+            Written::Unstorable(reason) => self.reload(id, in_flight.cause, reason),
+        }
+    }
+
+    fn next_waiting(&mut self, id: Uuid) {
+        while let Some(live) = self.sagas.get_mut(&id) {
+            if live.writing.is_some() {
+                return;
+            }
+            let Some(occurrence) = live.waiting.pop_front() else {
+                return;
+            };
+            self.apply(id, occurrence);
+        }
+    }
+
+    fn forget(&mut self, id: Uuid) {
+        if self.sagas.remove(&id).is_some() {
+            self.worker.let_go();
+        }
+    }
+
+    fn set_timer(&mut self, id: Uuid) {
+        if let Some(due) = self.sagas.get(&id).and_then(|live| live.saga.next_due()) {
+            self.timers.push(Reverse((due, id)));
+        }
+    }
+
+    fn ring_timers(&mut self) {
+        let now = self.worker.clock.now();
+        while let Some(Reverse((at, id))) = self.timers.peek().copied() {
+            if at > now {
+                return;
+            }
+            self.timers.pop();
+            // A timer that was overtaken rings for nothing: only what is due now counts.
+            let due = self.sagas.get(&id).is_some_and(|live| live.saga.next_due().is_some_and(|due| due <= now));
+            if due && !self.stopping {
+                self.happen(id, Occurrence::Due);
+            }
+        }
+    }
+
+    /// Makes the calls that were committed to.
+    fn perform(&mut self, id: Uuid, calls: &[(usize, Action)]) {
+        for &(seq, action) in calls {
+            let Some(live) = self.sagas.get_mut(&id) else {
+                return;
+            };
+            let attempt = live.saga.steps[seq].attempt(action);
+            match request::build(live.definition(), &live.saga, &live.event, seq, action) {
+                Ok(call) => {
+                    if live.rev == 0 && seq == 0 {
+                        measures::first_call(self.worker.clock.now().since(live.event.created_at));
+                    }
+                    self.worker.spawn_call(call, id, seq);
+                }
+                Err(problem) => {
+                    let outcome = Outcome::without_reply(Class::Refused, format!("the call could not be made: {problem}"));
+                    live.waiting.push_back(Occurrence::Judged { seq, action, attempt, outcome });
+                }
+            }
+        }
+        self.next_waiting(id);
+    }
+
+    /// What the machine decided cannot be stored: go back to what the database has.
+    fn reload(&mut self, id: Uuid, cause: Option<(usize, Action, u32)>, reason: String) {
+        error!(saga.id = %id, reason, "a decision cannot be stored");
+        let worker = Arc::clone(&self.worker);
+        tokio::spawn(async move {
+            let message = match load_again(&worker, id).await {
+                Some((loaded, deployed)) => Message::Reloaded(Box::new(loaded), deployed, cause, reason),
+                None => Message::Forget(id),
+            };
+            worker.send(message);
+        });
+    }
+
+    fn mend(&mut self, loaded: Loaded, deployed: Arc<Deployed>, cause: Option<(usize, Action, u32)>, reason: &str) {
+        let id = loaded.saga.id;
+        let Some(live) = self.sagas.get_mut(&id) else {
+            return;
+        };
+        let (saga, stored) = completed_steps(loaded.saga, &deployed.definition);
+        (live.saga, live.stored, live.rev, live.epoch) = (saga, stored, loaded.rev, loaded.epoch);
+        match cause {
+            Some((seq, action, attempt)) if !live.waiting.iter().any(|waiting| matches!(waiting, Occurrence::Judged { .. })) => {
+                let outcome = Outcome::without_reply(Class::Unknown, format!("the result cannot be stored: {}", crate::core::reply::line(reason)));
+                self.apply(id, Occurrence::Judged { seq, action, attempt, outcome });
+            }
+            _ => {
+                error!(saga.id = %id, reason, rest_s = POISON_REST.as_secs(), "a saga cannot go on here: letting it rest");
+                self.forget(id);
+            }
+        }
+    }
+}
+
+async fn load_again(worker: &Worker, id: Uuid) -> Option<(Loaded, Arc<Deployed>)> {
+    let client = worker.store.client().await.ok()?;
+    let loaded = claim::load(&client, worker.lease.worker, &[id]).await.ok()?.pop()?;
+    let mut deployed = worker.definitions.by_no(&client, &[loaded.definition_no]).await.ok()?;
+    let deployed = deployed.remove(&loaded.definition_no)?;
+    Some((loaded, deployed))
+}
+
+impl Worker {
+    /// Whether a saga is let go of: it has ended, needs a human, or waits for longer than memory is worth.
+    fn may_park(&self, saga: &crate::core::saga::Saga, now: Timestamp) -> bool {
+        if saga.state.is_terminal() || saga.state == SagaState::CompFailed {
+            return true;
+        }
+        saga.in_flight().next().is_none() && saga.next_due().is_some_and(|due| due.since(now) > PARK_AFTER)
+    }
+
+    /// Makes a call in a task of its own, once there is a slot for it and the lease is sure.
+    fn spawn_call(self: &Arc<Self>, call: crate::core::call::StepCall, id: Uuid, seq: usize) {
+        let worker = Arc::clone(self);
+        let dead = self.lease.dead.clone();
+        self.calls.spawn(async move {
+            let making = async {
+                // The semaphore is never closed.
+                let _slot = worker.slots.acquire().await;
+                worker.lease.fresh().await;
+                worker.vitals.slots_used.fetch_add(1, Ordering::Relaxed);
+                let began = Instant::now();
+                let reply = worker.dispatcher.call(&call, worker.clock.now().unix_seconds()).await;
+                worker.vitals.slots_used.fetch_sub(1, Ordering::Relaxed);
+                measures::call(&call.service, &reply, began.elapsed());
+                reply
+            };
+            // A dead worker's calls are cut: somebody else makes them again, with a higher fence.
+            let reply: Reply = tokio::select! {
+                () = dead.cancelled() => return,
+                reply = making => reply,
+            };
+            worker.send(Message::Happened(id, Occurrence::Reply { seq, action: call.action, attempt: call.attempt, reply }));
+        });
+    }
+
+    /// The live form of a saga that was loaded.
+    #[must_use]
+    pub fn revive(loaded: Loaded, deployed: Arc<Deployed>) -> Live {
+        let (saga, stored) = completed_steps(loaded.saga, &deployed.definition);
+        let waiting = VecDeque::from([Occurrence::TakenOver]);
+        Live {
+            saga,
+            deployed,
+            event: Arc::new(loaded.event),
+            epoch: loaded.epoch,
+            rev: loaded.rev,
+            started_at: loaded.started_at,
+            takeovers: loaded.takeovers,
+            stored,
+            writing: None,
+            waiting,
+        }
+    }
+}

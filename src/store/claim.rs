@@ -1,0 +1,186 @@
+//! Takes over sagas that nobody runs, and loads them.
+
+use std::collections::HashMap;
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::Row;
+use uuid::Uuid;
+
+use super::{Client, Error, time};
+use crate::core::event::Event;
+use crate::core::payload::Payload;
+use crate::core::saga::{Compensation, Saga, SagaState, StepProgress, StepStatus, Target};
+
+/// A saga with everything that a worker needs to go on with it.
+#[derive(Debug)]
+pub struct Loaded {
+    /// The revision it is pinned to.
+    pub definition_no: i32,
+    /// The epoch it is owned at now.
+    pub epoch: i32,
+    /// The rev of its row.
+    pub rev: i32,
+    /// When it was started.
+    pub started_at: crate::core::time::Timestamp,
+    /// Times it was taken from a dead worker without progress since.
+    pub takeovers: i16,
+    /// The saga. Its steps end at the last one that has a row: the definition knows how many follow.
+    pub saga: Saga,
+    /// The event that started it.
+    pub event: Event,
+}
+
+/// Claims sagas that are due and unowned, or whose owner is gone; oldest first, at most `limit`.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn claim(client: &Client, worker: i32, limit: i64) -> Result<Vec<Uuid>, Error> {
+    // `= any(array(...))` keeps the planner from joining: a hash join over a table that is usually empty stays cached for ever.
+    let statement = client
+        .prepare_cached(
+            "update syncor.saga s
+                set owner = $1, epoch = s.epoch + 1, rev = s.rev + 1, next_due = null,
+                    takeovers = s.takeovers + (s.owner is not null)::int::smallint
+              where s.id = any(array(
+                      (select d.id from syncor.saga d
+                        where d.owner is null and d.finished_at is null and d.next_due <= now()
+                        order by d.next_due limit $2 for update skip locked)))
+                 or s.id = any(array(
+                      (select o.id from syncor.saga o
+                        where o.finished_at is null
+                          and o.owner = any(array(select w.no from syncor.worker w where w.died_at is not null or w.stopped_at is not null))
+                        limit $2 for update skip locked)))
+            returning s.id",
+        )
+        .await?;
+    let rows = client.query(&statement, &[&worker, &limit]).await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
+const SAGAS: &str = "
+select s.id, s.definition_no, s.epoch, s.rev, s.takeovers, s.state, s.target, s.clean, s.reason, s.deadline_at, s.correlation_id,
+       s.event_id, s.event_at, e.type, e.topic, e.source, e.subject, e.causation_id, e.depth, e.data::text, e.dedupe_key, s.started_at
+  from syncor.saga s
+  left join syncor.events e on e.id = s.event_id and e.created_at = s.event_at
+ where s.id = any($1) and s.owner = $2";
+
+const STEPS: &str = "
+select t.saga_id, t.seq, t.status, t.compensation, t.ambiguous, t.attempts, t.spent, t.undo_attempts, t.undo_spent, t.fence,
+       t.called_at, t.due_at, t.started_at, t.finished_at, t.message, t.error, a.output::text, a.context::text
+  from syncor.step t
+  left join syncor.attempt a on a.saga_id = t.saga_id and a.seq = t.seq and a.action = 'do' and a.attempt = t.attempts and a.outcome = 'succeeded'
+ where t.saga_id = any($1)
+ order by t.saga_id, t.seq";
+
+/// Loads sagas that this worker owns. One that was taken away meanwhile is left out.
+///
+/// # Errors
+/// When the database cannot be asked or holds words that this version does not know.
+pub async fn load(client: &Client, worker: i32, ids: &[Uuid]) -> Result<Vec<Loaded>, Error> {
+    let sagas = client.prepare_cached(SAGAS).await?;
+    let steps = client.prepare_cached(STEPS).await?;
+    let rows = client.query(&sagas, &[&ids, &worker]).await?;
+    let mut progress: HashMap<Uuid, Vec<StepProgress>> = HashMap::with_capacity(ids.len());
+    for row in client.query(&steps, &[&ids]).await? {
+        let of_saga = progress.entry(row.get(0)).or_default();
+        let seq = usize::try_from(row.get::<_, i16>(1)).unwrap_or_default();
+        of_saga.resize_with(seq, StepProgress::default);
+        of_saga.push(step_of(&row)?);
+    }
+    rows.iter().map(|row| saga_of(row, progress.remove(&row.get(0)).unwrap_or_default())).collect()
+}
+
+fn saga_of(row: &Row, steps: Vec<StepProgress>) -> Result<Loaded, Error> {
+    let state: &str = row.get(5);
+    let target: Option<&str> = row.get(6);
+    let saga = Saga {
+        id: row.get(0),
+        state: SagaState::parse(state).ok_or_else(|| Error::Unreadable(format!("the saga state `{state}`")))?,
+        target: target.and_then(Target::parse),
+        clean: row.get(7),
+        reason: row.get(8),
+        deadline_at: at(row, 9),
+        steps,
+    };
+    let data: Option<String> = row.get(19);
+    let event = Event {
+        id: row.get(11),
+        kind: row.get::<_, Option<String>>(13).unwrap_or_default(),
+        topic: row.get::<_, Option<String>>(14).unwrap_or_default(),
+        source: row.get::<_, Option<String>>(15).unwrap_or_default(),
+        subject: row.get(16),
+        data: Payload::trusted(data.as_deref().unwrap_or("null").into()),
+        correlation_id: row.get(10),
+        causation_id: row.get(17),
+        dedupe_key: row.get(20),
+        depth: row.get::<_, Option<i16>>(18).and_then(|depth| u16::try_from(depth).ok()).unwrap_or(0),
+        created_at: time::from_sql(row.get(12)),
+    };
+    Ok(Loaded {
+        definition_no: row.get(1),
+        epoch: row.get(2),
+        rev: row.get(3),
+        started_at: time::from_sql(row.get(21)),
+        takeovers: row.get(4),
+        saga,
+        event,
+    })
+}
+
+fn step_of(row: &Row) -> Result<StepProgress, Error> {
+    let (status, compensation): (&str, &str) = (row.get(2), row.get(3));
+    let payload = |column: usize| row.get::<_, Option<String>>(column).map(|text| Payload::trusted(text.into()));
+    let count = |column: usize| u32::try_from(row.get::<_, i32>(column)).unwrap_or(0);
+    Ok(StepProgress {
+        status: StepStatus::parse(status).ok_or_else(|| Error::Unreadable(format!("the step status `{status}`")))?,
+        compensation: Compensation::parse(compensation).ok_or_else(|| Error::Unreadable(format!("the compensation `{compensation}`")))?,
+        ambiguous: row.get(4),
+        attempts: count(5),
+        spent: count(6),
+        undo_attempts: count(7),
+        undo_spent: count(8),
+        fence: row.get(9),
+        called_at: at(row, 10),
+        due_at: at(row, 11),
+        started_at: at(row, 12),
+        finished_at: at(row, 13),
+        message: row.get(14),
+        error: row.get(15),
+        output: payload(16),
+        context: payload(17),
+    })
+}
+
+fn at(row: &Row, column: usize) -> Option<crate::core::time::Timestamp> {
+    row.get::<_, Option<DateTime<Utc>>>(column).map(time::from_sql)
+}
+
+/// How long until the next unowned saga is due, if there is one.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn next_due(client: &Client) -> Result<Option<std::time::Duration>, Error> {
+    let statement = client
+        .prepare_cached(
+            "select (extract(epoch from min(next_due) - clock_timestamp()) * 1000)::float8
+               from syncor.saga where owner is null and finished_at is null and next_due is not null",
+        )
+        .await?;
+    let millis: Option<f64> = client.query_one(&statement, &[]).await?.get(0);
+    Ok(millis.map(|millis| std::time::Duration::from_secs_f64((millis / 1000.0).clamp(0.0, 3600.0))))
+}
+
+/// Lets go of a saga that this worker cannot run; another one may take it in a minute.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn put_back(client: &Client, worker: i32, id: Uuid) -> Result<(), Error> {
+    client
+        .execute(
+            "update syncor.saga set owner = null, epoch = epoch + 1, rev = rev + 1, next_due = now() + interval '1 minute'
+              where id = $1 and owner = $2 and finished_at is null",
+            &[&id, &worker],
+        )
+        .await?;
+    Ok(())
+}

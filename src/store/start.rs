@@ -1,0 +1,141 @@
+//! Writes what one batch of events started: sagas, their first intents, notes and the read position, in one statement.
+
+use chrono::{DateTime, Utc};
+use tokio_postgres::types::ToSql;
+use uuid::Uuid;
+
+use super::commit::{EventRow, EventRows};
+use super::cursor::Position;
+use super::{Client, Error, time};
+use crate::core::time::Timestamp;
+
+/// A saga to be started, unless its dedupe key was used before.
+#[derive(Debug)]
+pub struct NewSaga {
+    /// Identity.
+    pub id: Uuid,
+    /// The revision it is pinned to.
+    pub definition_no: i32,
+    /// Family and dedupe key: one saga for both.
+    pub family: String,
+    /// The key, or the event's id.
+    pub key: String,
+    /// When the key may start another saga; `None` means never.
+    pub again: Option<&'static str>,
+    /// The event that starts it.
+    pub event_id: Uuid,
+    /// When that was published.
+    pub event_at: Timestamp,
+    /// The event's correlation id.
+    pub correlation_id: String,
+    /// `pending` (for whoever has room), `running` (its first call is committed to here) or `rejected`.
+    pub state: &'static str,
+    /// The worker that runs it; `None` leaves it to whoever has room.
+    pub owner: Option<i32>,
+    /// When the forward run must be over.
+    pub deadline_at: Option<Timestamp>,
+    /// Why it is rejected.
+    pub reason: Option<String>,
+    /// Name of the first step, if its call is committed to here.
+    pub first_step: Option<String>,
+    /// When it was started.
+    pub started_at: Timestamp,
+    /// The events that it publishes at once.
+    pub events: Vec<EventRow>,
+}
+
+/// One that really started, with the fence of its first call.
+#[derive(Clone, Copy, Debug)]
+pub struct Started {
+    /// The saga.
+    pub id: Uuid,
+    /// The fence, if a call was committed to.
+    pub fence: Option<i64>,
+}
+
+const START: &str = "
+with n as materialized (
+  select * from unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::timestamptz[], $8::text[], $9::text[],
+                       $10::int[], $11::timestamptz[], $12::text[], $13::text[], $14::timestamptz[])
+         as n(id, definition_no, family, key, again, event_id, event_at, correlation_id, state, owner, deadline_at, reason, first_step, started_at)),
+k as (
+  insert into syncor.saga_key as k (family, key, saga_id, again) select family, key, id, again from n
+  on conflict (family, key) do update set saga_id = excluded.saga_id, again = excluded.again
+     where excluded.again is not null
+       and exists (select from syncor.saga s where s.id = k.saga_id and s.finished_at is not null
+                      and (excluded.again = 'terminal' or s.state <> 'completed'))
+  returning saga_id),
+s as (
+  insert into syncor.saga (id, definition_no, owner, epoch, rev, state, deadline_at, next_due, started_at, finished_at,
+                           event_id, event_at, correlation_id, dedupe_key, reason)
+  select n.id, n.definition_no, n.owner, 0, 0, n.state, n.deadline_at,
+         case when n.owner is null and n.state <> 'rejected' then now() end, n.started_at,
+         case when n.state = 'rejected' then now() end,
+         n.event_id, n.event_at, n.correlation_id, nullif(n.key, n.event_id::text), n.reason
+    from n where n.id in (select saga_id from k)),
+t as (
+  insert into syncor.step (saga_id, seq, name, status, attempts, fence, called_at, started_at)
+  select n.id, 0, n.first_step, 'running', 1, nextval('syncor.fence'), n.started_at, n.started_at
+    from n where n.first_step is not null and n.id in (select saga_id from k)
+  returning saga_id, fence),
+e as (
+  insert into syncor.events (type, source, subject, correlation_id, causation_id, depth, saga_id, data)
+  select type, source, subject, correlation_id, causation_id, depth, saga_id, data::jsonb
+    from unnest($15::text[], $16::text[], $17::text[], $18::text[], $19::uuid[], $20::smallint[], $21::uuid[], $22::text[])
+         as e(type, source, subject, correlation_id, causation_id, depth, saga_id, data)
+   where e.saga_id in (select saga_id from k)),
+o as (
+  insert into syncor.event_note (event_id, note) select * from unnest($23::uuid[], $24::text[]) on conflict do nothing),
+c as (
+  insert into syncor.cursor (seq, done, target, after_tx, after_pos, worker)
+  values ($25, $26::text::pg_snapshot, $27::text::pg_snapshot, $28::text::xid8, $29, $30))
+select k.saga_id, t.fence from k left join t on t.saga_id = k.saga_id";
+
+/// Writes the batch. Of the sagas, those come back that really started: the others' keys were used before.
+///
+/// # Errors
+/// When the database cannot be asked, or another router wrote this position first (23505 on the cursor).
+pub async fn start(client: &Client, worker: i32, sagas: &[NewSaga], notes: &[(Uuid, String)], position: &Position) -> Result<Vec<Started>, Error> {
+    let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.id).collect();
+    let numbers: Vec<i32> = sagas.iter().map(|saga| saga.definition_no).collect();
+    let families: Vec<&str> = sagas.iter().map(|saga| saga.family.as_str()).collect();
+    let keys: Vec<&str> = sagas.iter().map(|saga| saga.key.as_str()).collect();
+    let again: Vec<Option<&str>> = sagas.iter().map(|saga| saga.again).collect();
+    let event_ids: Vec<Uuid> = sagas.iter().map(|saga| saga.event_id).collect();
+    let event_times: Vec<DateTime<Utc>> = sagas.iter().map(|saga| time::to_sql(saga.event_at)).collect();
+    let correlations: Vec<&str> = sagas.iter().map(|saga| saga.correlation_id.as_str()).collect();
+    let states: Vec<&str> = sagas.iter().map(|saga| saga.state).collect();
+    let owners: Vec<Option<i32>> = sagas.iter().map(|saga| saga.owner).collect();
+    let deadlines: Vec<Option<DateTime<Utc>>> = sagas.iter().map(|saga| saga.deadline_at.map(time::to_sql)).collect();
+    let reasons: Vec<Option<&str>> = sagas.iter().map(|saga| saga.reason.as_deref()).collect();
+    let first_steps: Vec<Option<&str>> = sagas.iter().map(|saga| saga.first_step.as_deref()).collect();
+    let started: Vec<DateTime<Utc>> = sagas.iter().map(|saga| time::to_sql(saga.started_at)).collect();
+    let events = EventRows::of(sagas.iter().flat_map(|saga| &saga.events));
+    let noted: Vec<Uuid> = notes.iter().map(|(id, _)| *id).collect();
+    let texts: Vec<&str> = notes.iter().map(|(_, text)| text.as_str()).collect();
+    let target = position.page.as_ref().map(|page| page.target.as_str());
+    let after_tx = position.page.as_ref().map(|page| page.after_tx.to_string());
+    let after_pos = position.page.as_ref().map(|page| page.after_pos);
+    let own: [&(dyn ToSql + Sync); 14] = [
+        &ids, &numbers, &families, &keys, &again, &event_ids, &event_times, &correlations, &states, &owners, &deadlines, &reasons, &first_steps, &started,
+    ];
+    let cursor: [&(dyn ToSql + Sync); 8] = [&noted, &texts, &position.seq, &position.done, &target, &after_tx, &after_pos, &worker];
+    let mut params: Vec<&(dyn ToSql + Sync)> = own.to_vec();
+    params.extend(events.params());
+    params.extend(cursor);
+    let statement = client.prepare_cached(START).await?;
+    let rows = client.query(&statement, &params).await?;
+    Ok(rows.iter().map(|row| Started { id: row.get(0), fence: row.get(1) }).collect())
+}
+
+/// Remembers why events started nothing.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn note(client: &Client, notes: &[(Uuid, String)]) -> Result<(), Error> {
+    let (ids, texts): (Vec<Uuid>, Vec<&str>) = notes.iter().map(|(id, text)| (*id, text.as_str())).unzip();
+    client
+        .execute("insert into syncor.event_note (event_id, note) select * from unnest($1::uuid[], $2::text[]) on conflict do nothing", &[&ids, &texts])
+        .await?;
+    Ok(())
+}
