@@ -108,11 +108,17 @@ async fn binary_mode_and_the_plain_form_end_in_the_ledger() {
     let answer = api.call(Method::POST, "/v1/events", &headers, r#"{"n":1}"#).await;
     assert_eq!(answer.status, 201, "{answer:?}");
     let event = api.get(answer.header("location")).await.json();
-    assert_eq!((&event["dedupeKey"], &event["topic"], &event["correlationId"], &event["data"]), (&json!("ä"), &json!("policy.v1"), &json!("c-1"), &json!({"n": 1})));
+    assert_eq!(
+        (&event["dedupeKey"], &event["topic"], &event["correlationId"], &event["data"]),
+        (&json!("ä"), &json!("policy.v1"), &json!("c-1"), &json!({"n": 1}))
+    );
 
     let answer = api.post_events("application/json", r#"{"type":"b","id":"C-1"}"#).await;
     let event = api.get(answer.header("location")).await.json();
-    assert_eq!((&event["subject"], &event["source"], &event["topic"], &event["depth"]), (&json!("C-1"), &json!("http"), &json!("default"), &json!(0)));
+    assert_eq!(
+        (&event["subject"], &event["source"], &event["topic"], &event["depth"]),
+        (&json!("C-1"), &json!("http"), &json!("default"), &json!(0))
+    );
     assert!(event["why"].as_str().unwrap().contains("no active definition has the trigger b"), "{event}");
     assert_eq!(event["sagas"], json!([]));
 }
@@ -139,7 +145,10 @@ async fn lists_are_filtered_and_come_in_pages_newest_first() {
     assert_eq!(seen.len(), 5);
     assert!(seen.is_sorted_by(|a, b| a > b), "{seen:?}");
     assert_eq!(api.get("/v1/events?subject=6").await.json()["items"].as_array().unwrap().len(), 1);
-    assert_eq!(api.get("/v1/events?correlationId=6&topic=default&source=http&since=2020-01-01T00:00:00Z").await.json()["items"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        api.get("/v1/events?correlationId=6&topic=default&source=http&since=2020-01-01T00:00:00Z").await.json()["items"].as_array().unwrap().len(),
+        1
+    );
     assert_eq!(api.get("/v1/events?until=2020-01-01T00:00:00Z").await.json()["items"], json!([]));
     assert_eq!(api.get("/v1/events?limit=200").await.status, 200);
     for wrong in ["/v1/events?limit=201", "/v1/events?limit=0", "/v1/events?colour=red", "/v1/events?after=x", "/v1/events/x"] {

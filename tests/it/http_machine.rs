@@ -1,9 +1,14 @@
 //! What machines ask for, and the shape of every refusal.
 
+use std::time::{Duration, Instant};
+
 use hyper::Method;
 use serde_json::json;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
 
 use crate::support::api::Api;
+use crate::support::db;
 
 #[tokio::test]
 async fn keys_are_served_with_a_life_of_five_minutes() {
@@ -23,7 +28,7 @@ async fn readiness_follows_the_schema_and_liveness_does_not() {
     assert!(verbose.contains("[+] database ok") && verbose.contains("[+] schema ok") && verbose.contains("[+] draining ok"), "{verbose}");
     api.sql("drop schema syncor cascade").await;
     // The last answer is good for a second.
-    tokio::time::sleep(std::time::Duration::from_millis(1100)).await;
+    tokio::time::sleep(Duration::from_millis(1100)).await;
     let answer = api.get("/readyz").await;
     assert_eq!((answer.status, answer.problem().as_str()), (503, "not_ready"));
     assert!(answer.json()["detail"].as_str().unwrap().contains("schema"), "{answer:?}");
@@ -72,4 +77,44 @@ async fn metrics_and_the_description_are_served() {
     assert!(document["paths"]["/v1/events"]["post"]["responses"]["409"].is_object());
     let answer = api.get("/livez").await;
     assert!(answer.header("content-security-policy").starts_with("default-src 'none'") && answer.header("referrer-policy") == "no-referrer");
+}
+
+#[tokio::test]
+async fn a_query_is_ended_after_two_seconds() {
+    let api = Api::open().await;
+    let other = db::connect(&api.db.url).await;
+    other.batch_execute("begin; lock table syncor.saga in access exclusive mode").await.unwrap();
+    let since = Instant::now();
+    let answer = api.get("/v1/sagas").await;
+    assert_eq!((answer.status, answer.problem().as_str()), (503, "too_broad"));
+    assert!(since.elapsed() >= Duration::from_secs(2) && since.elapsed() < Duration::from_secs(10));
+    other.batch_execute("rollback").await.unwrap();
+    assert_eq!(api.get("/v1/sagas").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_database_that_comes_back_is_read_again() {
+    let api = Api::open().await;
+    assert_eq!(api.get("/v1/sagas").await.status, 200);
+    let end = "select pg_terminate_backend(pid) from pg_stat_activity where datname = current_database() and application_name = 'hms-api'";
+    api.sql(&format!("do $$ begin perform count(*) from ({end}) ended; end $$")).await;
+    tokio::time::sleep(Duration::from_millis(200)).await;
+    assert_eq!(api.get("/v1/sagas").await.status, 200);
+}
+
+#[tokio::test]
+async fn a_client_that_sends_half_a_header_is_cut_off() {
+    let api = Api::open().await;
+    let mut stream = TcpStream::connect(api.address).await.unwrap();
+    stream.write_all(b"GET /livez HTTP/1.1\r\nHost: local").await.unwrap();
+    let mut answer = Vec::new();
+    let end = tokio::time::timeout(Duration::from_secs(20), stream.read_to_end(&mut answer)).await;
+    assert!(end.is_ok() && !answer.starts_with(b"HTTP/1.1 200"));
+    let mut stream = TcpStream::connect(api.address).await.unwrap();
+    let large = format!("GET /livez HTTP/1.1\r\nHost: localhost\r\nX-Large: {}\r\n\r\n", "x".repeat(17 << 10));
+    stream.write_all(large.as_bytes()).await.unwrap();
+    // The server answers while we may still be sending: a reset is as good an end as its 431.
+    let mut answer = Vec::new();
+    let _end = stream.read_to_end(&mut answer).await;
+    assert!(!answer.starts_with(b"HTTP/1.1 200"));
 }

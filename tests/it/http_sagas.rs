@@ -40,9 +40,15 @@ async fn a_saga_shows_its_steps_attempts_and_timeline() {
     let answer = api.get(&format!("/v1/sagas/{SAGA}")).await;
     assert_eq!(answer.status, 200, "{answer:?}");
     let saga = answer.json();
-    assert_eq!((&saga["definition"], &saga["family"], &saga["state"], &saga["correlationId"]), (&json!("a.b.v2"), &json!("a.b"), &json!("running"), &json!("c-1")));
+    assert_eq!(
+        (&saga["definition"], &saga["family"], &saga["state"], &saga["correlationId"]),
+        (&json!("a.b.v2"), &json!("a.b"), &json!("running"), &json!("c-1"))
+    );
     assert!(answer.text.contains(r#""data":{"n": 1.50}"#), "data keeps its text: {}", answer.text);
-    assert_eq!((&saga["steps"][0]["status"], &saga["steps"][0]["context"], &saga["steps"][1]["status"]), (&json!("succeeded"), &json!({"id": 7}), &json!("running")));
+    assert_eq!(
+        (&saga["steps"][0]["status"], &saga["steps"][0]["context"], &saga["steps"][1]["status"]),
+        (&json!("succeeded"), &json!({"id": 7}), &json!("running"))
+    );
     assert_eq!((&saga["attempts"][0]["outcome"], &saga["attempts"][1]["outcome"]), (&json!("succeeded"), &json!(null)));
     let story: Vec<&str> = saga["timeline"].as_array().unwrap().iter().map(|entry| entry["what"].as_str().unwrap()).collect();
     assert_eq!(story, ["event", "started", "outcome", "call", "call"]);

@@ -19,7 +19,7 @@ use syncor::http::{AppState, router, server};
 use syncor::store::dsn::Dsn;
 use syncor::store::publisher::Publisher;
 use syncor::store::read::ReadStore;
-use syncor::store::{Options, Store, migrate};
+use syncor::store::{Options, Store};
 use tokio::net::TcpListener;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
@@ -71,10 +71,7 @@ impl Api {
     }
 
     pub(crate) async fn start(auth: Auth) -> Self {
-        let db = db::database_with(&format!("migrated {}", migrations_digest()), async |url| {
-            migrate::migrate(&Dsn::parse(&url).unwrap()).await.unwrap();
-        })
-        .await;
+        let db = db::database().await;
         let dsn = Dsn::parse(&db.url).unwrap();
         let read = ReadStore::connect(dsn.sqlx_options(), 4);
         let store = Store::new(Options { dsn, pool_size: 8, application_name: "hms-test".to_owned() });
@@ -127,16 +124,4 @@ impl Api {
     pub(crate) async fn count(&self, sql: &str) -> i64 {
         db::connect(&self.db.url).await.query_one(sql, &[]).await.unwrap().get(0)
     }
-}
-
-/// Templates of other migrations are other templates.
-fn migrations_digest() -> String {
-    use sha2::{Digest, Sha256};
-    let mut files: Vec<_> = std::fs::read_dir(concat!(env!("CARGO_MANIFEST_DIR"), "/migrations")).unwrap().flatten().map(|file| file.path()).collect();
-    files.sort();
-    let mut digest = Sha256::new();
-    for file in files {
-        digest.update(std::fs::read(file).unwrap());
-    }
-    format!("{:x}", digest.finalize())
 }
