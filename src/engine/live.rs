@@ -163,7 +163,9 @@ impl Live {
                 (Action::Undo, _) if progress.compensation == Compensation::Compensated => {
                     Happening::Undone { step: step.name.clone(), message: attempt.outcome.message.clone() }
                 }
-                (Action::Undo, _) if progress.compensation == Compensation::Failed => Happening::UndoFailed { step: step.name.clone(), error: error() },
+                (Action::Undo, _) if progress.compensation == Compensation::Failed => {
+                    Happening::UndoFailed { step: step.name.clone(), error: error() }
+                }
                 (Action::Undo, _) => Happening::AttemptFailed {
                     step: format!("undo {}", step.name),
                     error: error(),

@@ -122,7 +122,10 @@ impl Router {
         listener.ring_others().await?;
         let heard = tokio::time::timeout(Duration::from_secs(1), bell.notified()).await.is_ok();
         if !heard {
-            warn!(poll_ms = self.worker.options.poll.as_millis(), "LISTEN does not deliver here (a transaction pooler?): polling instead; set HMS_LISTEN_URL to a direct address");
+            warn!(
+                poll_ms = self.worker.options.poll.as_millis(),
+                "LISTEN does not deliver here (a transaction pooler?): polling instead; set HMS_LISTEN_URL to a direct address"
+            );
         }
         Ok(heard)
     }

@@ -74,8 +74,7 @@ impl Error {
                 Some(code) => {
                     let class = code.code().get(..2).unwrap_or_default();
                     matches!(class, "08" | "53" | "57")
-                        || [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE]
-                            .contains(code)
+                        || [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE].contains(code)
                         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
                 }
             },
