@@ -19,6 +19,7 @@ pub mod events;
 pub mod grants;
 pub mod keys;
 pub mod migrate;
+pub mod partitions;
 pub mod publisher;
 pub mod read;
 pub mod start;
