@@ -195,8 +195,9 @@ $$;
 comment on function syncor.emit(text, jsonb, text, text, text, text, text) is
   'Publishes an event in the caller''s transaction and returns its id; a repeat with the same dedupe key returns the first id';
 
+-- Looks into tables that its callers may not read, and says nothing that the views do not.
 create function syncor.why(id uuid) returns text
-language plpgsql stable
+language plpgsql stable security definer set search_path = pg_catalog, pg_temp
 as $$
 #variable_conflict use_variable
 declare

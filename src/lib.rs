@@ -5,5 +5,4 @@ pub mod demo;
 pub mod dev_postgres;
 pub mod dispatch;
 pub mod engine;
-
 pub mod store;

@@ -174,6 +174,28 @@ async fn half_made_cluster_is_thrown_away() {
 }
 
 #[tokio::test]
+async fn cluster_for_people_flushes_its_commits() {
+    let folder = Folder::new();
+    let options = Options {
+        fsync: true,
+        ..options(&folder.data_dir())
+    };
+    let cluster = Cluster::ensure(&options).await.unwrap();
+    for name in ["fsync", "synchronous_commit", "full_page_writes"] {
+        assert_eq!(setting(&cluster, name).await, "on", "{name}");
+    }
+}
+
+#[tokio::test]
+async fn path_with_spaces_and_too_long_for_a_socket_works() {
+    let folder = Folder::new();
+    let options = options(&folder.0.join("long path ".repeat(10)).join("pg"));
+    let cluster = Cluster::ensure(&options).await.unwrap();
+    assert_eq!(setting(&cluster, "unix_socket_directories").await, "");
+    cluster.stop(StopMode::Immediate).await.unwrap();
+}
+
+#[tokio::test]
 async fn cluster_of_an_unknown_version_is_refused_and_left_alone() {
     let folder = Folder::new();
     fs::create_dir(folder.data_dir()).unwrap();

@@ -13,11 +13,14 @@ pub mod claim;
 pub mod commit;
 pub mod cursor;
 pub mod definitions;
+pub mod doctor;
 pub mod dsn;
+pub mod grants;
 pub mod keys;
 pub mod migrate;
 pub mod start;
 pub mod time;
+pub mod uninstall;
 pub mod wake;
 pub mod workers;
 
@@ -68,8 +71,7 @@ impl Error {
                 Some(code) => {
                     let class = code.code().get(..2).unwrap_or_default();
                     matches!(class, "08" | "53" | "57")
-                        || [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE]
-                            .contains(code)
+                        || [SqlState::T_R_SERIALIZATION_FAILURE, SqlState::T_R_DEADLOCK_DETECTED, SqlState::LOCK_NOT_AVAILABLE].contains(code)
                         || *code == SqlState::READ_ONLY_SQL_TRANSACTION
                 }
             },
