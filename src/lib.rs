@@ -5,4 +5,5 @@ pub mod demo;
 pub mod dev_postgres;
 pub mod dispatch;
 pub mod engine;
+pub mod http;
 pub mod store;

@@ -310,12 +310,7 @@ fn compile(source: &str, roots: &[Root], step_names: Option<&[&str]>) -> Result<
         let (line, column) = (usize::try_from(first.pos.0).unwrap_or(1).max(1), usize::try_from(first.pos.1).unwrap_or(1).max(1));
         let line_start = source.split_inclusive('\n').take(line - 1).map(str::len).sum::<usize>();
         let offset = source.get(line_start..).map_or(source.len(), |rest| line_start + char_offset(rest, column - 1));
-        let message = match first.msg.trim() {
-            deep if deep.contains("Recursion limit") => "the expression nests too deeply: split it",
-            assignment if assignment.contains("token recognition error at: '= ") => "`=` compares nothing: write `==`",
-            other => other,
-        };
-        ExpressionError::at(source, offset, message)
+        ExpressionError::at(source, offset, plain_words(&first.msg))
     })?;
     match check::check(program.expression(), roots, step_names) {
         Ok(uses) => Ok(Expression { source: source.into(), program, uses }),
@@ -328,6 +323,23 @@ fn compile(source: &str, roots: &[Root], step_names: Option<&[&str]>) -> Result<
             };
             Err(ExpressionError::at(source, offset, finding.message))
         }
+    }
+}
+
+/// The parser's message without its table of tokens.
+fn plain_words(message: &str) -> String {
+    let message = message.trim();
+    let short = message.split(" expecting {").next().unwrap_or(message).trim_start_matches("Syntax error: ");
+    if short.contains("Recursion limit") {
+        "the expression nests too deeply: split it".to_owned()
+    } else if short.starts_with("token recognition error at: '= ") {
+        "`=` compares nothing: write `==`".to_owned()
+    } else if short.starts_with("token recognition error at: '\"") || short.starts_with("token recognition error at: ''") {
+        "the string has no closing quote".to_owned()
+    } else if short.contains("input '<EOF>'") {
+        "the expression ends too early".to_owned()
+    } else {
+        format!("syntax error: {}", short.replace("'<EOF>'", "the end"))
     }
 }
 

@@ -72,8 +72,26 @@ impl<'a> Page<'a> {
                 let quoted =
                     if value.contains('\'') { format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")) } else { format!("'{value}'") };
                 let message = format!("YAML cannot read this line ({info})");
-                let help = format!("quote the whole expression: {quoted}");
+                let in_map = value.strip_prefix('{').is_some_and(|inner| inner.trim_start().starts_with(|first: char| first.is_ascii_alphabetic()));
+                let help = if in_map {
+                    "quote the whole expression where one inside `{…}` holds `[`, `{`, `,` or `: `".to_owned()
+                } else {
+                    format!("quote the whole expression: {quoted}")
+                };
                 return self.error(place(number, at, value.chars().count()), message, Some(&help));
+            }
+        }
+        for number in suspects {
+            let text = self.line(number);
+            let item = text.trim_start();
+            let at = text.len() - item.len() + 1;
+            if item.starts_with('-') && item[1..].starts_with(|next: char| next.is_ascii_alphabetic()) {
+                return self.error(place(number, at, 2), "a space must follow the `-` of a list", Some("write `- `"));
+            }
+            let word = item.trim_start_matches("- ").split(' ').next().unwrap_or_default();
+            if !word.is_empty() && word.bytes().all(|byte| byte.is_ascii_alphanumeric()) && !item.contains(": ") && !item.trim_end().ends_with(':') {
+                let at = at + (item.len() - item.trim_start_matches("- ").len());
+                return self.error(place(number, at, word.len()), format!("a `:` is missing on this line ({info})"), Some("write `key: value`"));
             }
         }
         self.error(place(line, column, 1), format!("this is no valid YAML: {info}"), None)

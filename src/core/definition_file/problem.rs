@@ -41,12 +41,12 @@ impl fmt::Display for Problem {
             Severity::Error => "error",
             Severity::Warning => "warning",
         };
-        write!(f, "{severity}: {}\n --> {}", self.message, self.file)?;
+        let number = if self.line == 0 { " ".to_owned() } else { self.line.to_string() };
+        let margin = " ".repeat(number.len());
+        write!(f, "{severity}: {}\n{margin}--> {}", self.message, self.file)?;
         if self.line == 0 {
             return self.help.as_ref().map_or(Ok(()), |help| write!(f, "\n  = help: {help}"));
         }
-        let number = self.line.to_string();
-        let margin = " ".repeat(number.len());
         // A long line is cut, from the left only as far as its mark stays in sight.
         let skip = if self.column > EXCERPT_CHARS_MAX { self.column - EXCERPT_CHARS_MAX / 2 } else { 0 };
         let shown: String = self.excerpt.chars().skip(skip).take(EXCERPT_CHARS_MAX).map(|c| if c.is_control() { ' ' } else { c }).collect();

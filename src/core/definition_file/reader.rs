@@ -102,7 +102,7 @@ impl<'a> Reader<'a> {
 
     /// As [`Self::given`], but a missing key is a problem.
     pub(super) fn required<'n>(&mut self, node: &'n Node, key: &str, of: &str) -> Option<&'n Node> {
-        if node.get(key).is_none() {
+        if node.get(key).is_none() && !is_misspelt(node, key) {
             self.error(Place { width: 1, ..node.place }, format!("{of} needs `{key}`"), None);
         }
         self.given(node, key)
@@ -249,7 +249,7 @@ impl<'a> Reader<'a> {
         };
         let plain = matches!(node.kind, Kind::Text(_, Style::Plain) | Kind::Bool(_) | Kind::Number(_));
         let behind = if plain { self.page.behind(node.place).trim_start() } else { "" };
-        let cut = !behind.is_empty();
+        let cut = behind.starts_with('#') || (!behind.is_empty() && is_torn(&source));
         match Expression::compile(&source, sight.roots, sight.steps) {
             Ok(expression) => {
                 if behind.starts_with('#') {
@@ -341,6 +341,17 @@ impl<'a> Reader<'a> {
         };
         self.error(place, error.message.clone(), help);
     }
+}
+
+/// Whether a key stands there that was probably meant to be this one, and is reported as unknown.
+pub(super) fn is_misspelt(node: &Node, key: &str) -> bool {
+    matches!(&node.kind, Kind::Map(entries) if entries.iter().any(|(found, _)| nearest(&found.name, [key]).is_some()))
+}
+
+/// Whether an expression looks as if its end were missing.
+fn is_torn(source: &str) -> bool {
+    let count = |chars: &[char]| source.matches(chars).count();
+    count(&['(']) > count(&[')']) || count(&['"']) % 2 == 1 || count(&['\'']) % 2 == 1
 }
 
 /// How many characters the word has that starts there, at least one.

@@ -5,7 +5,7 @@ use std::collections::HashMap;
 use super::super::definition::{Compensate, Step};
 use super::super::expression::{Expression, Root};
 use super::call;
-use super::reader::{Keys, Reader, Sight};
+use super::reader::{Keys, Reader, Sight, is_misspelt};
 use super::retry::RetryPart;
 use super::saga::Inherited;
 use super::tree::{Kind, Node, Place};
@@ -110,8 +110,8 @@ fn one_action(reader: &mut Reader<'_>, node: &Node) {
         (Some(first), Some(second)) => {
             reader.error(second.place, format!("a step does one thing: it has `{}` and `{}`", first.name, second.name), Some("make two steps of it"));
         }
-        (Some(_), None) => {}
-        _ => reader.error(Place { width: 1, ..node.place }, "a step needs `call`: service:/path", None),
+        (None, _) if !is_misspelt(node, "call") => reader.error(Place { width: 1, ..node.place }, "a step needs `call`: service:/path", None),
+        _ => {}
     }
 }
 

@@ -109,7 +109,7 @@ fn wrong_names_are_refused_with_the_nearest() {
         ("data.list.exists(x)", 11, "does not take these arguments"),
         ("Thing{a: 1}", 6, "only maps"),
         ("data.policyId = 'x'", 15, "write `==`"),
-        ("data.a == 'unfinished", 11, "Syntax error"),
+        ("data.a == 'unfinished", 11, "no closing quote"),
         ("'ü' == dta.x", 8, "did you mean `data`?"),
         ("'üüü' = data.x", 7, "write `==`"),
         ("true &&\n  dta", 3, "did you mean `data`?"),

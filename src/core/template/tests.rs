@@ -44,7 +44,7 @@ fn broken_templates_name_the_place() {
         ("a ${ data.n", 3, "no closing"),
         ("a ${ dta.n }", 6, "did you mean `data`?"),
         ("a ${ }", 6, "empty"),
-        ("${ data.n } ${ data. }", 21, "Syntax error"),
+        ("${ data.n } ${ data. }", 21, "syntax error"),
         ("${ steps.x }", 4, "not available"),
     ] {
         let error = Template::parse(text, &[Root::Data], None).expect_err(text);
