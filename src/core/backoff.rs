@@ -24,8 +24,7 @@ pub fn delay(retry: &Retry, spent: u32, chance: f64, retry_after: Option<Duratio
 mod tests {
     use super::*;
 
-    const RETRY: Retry =
-        Retry { attempts: 3, backoff: Duration::from_secs(2), multiplier: 2.0, backoff_max: Duration::from_secs(60), jitter: 0.1 };
+    const RETRY: Retry = Retry { attempts: 3, backoff: Duration::from_secs(2), multiplier: 2.0, backoff_max: Duration::from_secs(60), jitter: 0.1 };
 
     #[test]
     fn delays_double_up_to_the_cap() {

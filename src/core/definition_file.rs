@@ -16,6 +16,7 @@ use tree::{Kind, Node, Place};
 
 mod call;
 mod canonical;
+mod cel;
 mod page;
 mod problem;
 mod reader;
@@ -31,6 +32,7 @@ pub const FILE_BYTES_MAX: usize = 256 * 1024;
 
 /// A file that is right.
 #[derive(Debug)]
+#[expect(clippy::large_enum_variant, reason = "few of them live at a time, and none is moved often")]
 pub enum File {
     /// A saga, with warnings and the canonical source to store.
     Saga(Definition, Vec<Problem>, Value),
@@ -158,7 +160,7 @@ fn recognise(reader: &mut Reader<'_>, node: &Node) -> Option<Document> {
         }
     }
     let telling = [("steps", Document::Saga), ("trigger", Document::Saga), ("services", Document::Services)];
-    let meant = entries.iter().find_map(|(key, _)| nearest(&key.name, telling.map(|(word, _)| word)));
+    let meant = entries.iter().take(50).find_map(|(key, _)| nearest(&key.name, telling.map(|(word, _)| word)));
     if let Some((_, document)) = telling.into_iter().find(|(word, _)| Some(*word) == meant) {
         return Some(document);
     }

@@ -3,19 +3,19 @@
 //! Invariant: an expression that compiles names only variables, steps and functions that exist, and its cost is bounded by its text and its data.
 
 use std::cell::Cell;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::LazyLock;
 
 use cel::{Context, ExecutionError, Program};
 use serde_json::Value;
-use uuid::Uuid;
 
-use super::event::Event;
-use super::payload::Payload;
 use check::{Uses, Word};
-use value::{Parts, from_json, to_json};
+pub use scope::{ResponseScope, SagaScope, Scope, StepScope, UndoScope};
+use value::to_json;
 
 mod check;
 pub(super) mod scan;
+mod scope;
 mod value;
 
 /// The longest expression, bytes.
@@ -76,77 +76,6 @@ impl Root {
             Self::Step => &["name", "context", "doKey"],
             Self::Response => &["status", "headers", "body"],
         }
-    }
-}
-
-/// What an expression is evaluated against.
-#[derive(Clone, Debug)]
-pub struct Scope<'a> {
-    /// `data`.
-    pub data: &'a Payload,
-    /// `event`.
-    pub event: &'a Event,
-    /// `saga`, once there is one.
-    pub saga: Option<SagaScope<'a>>,
-    /// `steps`.
-    pub steps: &'a [StepScope<'a>],
-    /// `step`, in a compensation.
-    pub step: Option<UndoScope<'a>>,
-    /// `response`, in `context`.
-    pub response: Option<ResponseScope<'a>>,
-}
-
-/// `saga`.
-#[derive(Clone, Copy, Debug)]
-pub struct SagaScope<'a> {
-    /// The saga's id.
-    pub id: Uuid,
-    /// Its definition's id.
-    pub definition: &'a str,
-    /// Its definition's version.
-    pub version: u32,
-}
-
-/// `steps.<name>`.
-#[derive(Clone, Copy, Debug)]
-pub struct StepScope<'a> {
-    /// The step's name.
-    pub name: &'a str,
-    /// The step's status.
-    pub status: &'static str,
-    /// What it answered; `None` reads as null.
-    pub output: Option<&'a Payload>,
-    /// What its compensation is given; `None` reads as null.
-    pub context: Option<&'a Payload>,
-}
-
-/// `step`: what a compensation undoes.
-#[derive(Clone, Copy, Debug)]
-pub struct UndoScope<'a> {
-    /// The step's name.
-    pub name: &'a str,
-    /// What the step left for its undo; `None` reads as null.
-    pub context: Option<&'a Payload>,
-    /// The idempotency key of what is undone.
-    pub do_key: &'a str,
-}
-
-/// `response`.
-#[derive(Clone, Copy, Debug)]
-pub struct ResponseScope<'a> {
-    /// HTTP status.
-    pub status: u16,
-    /// Header names in lower case with their values.
-    pub headers: &'a [(String, String)],
-    /// The body.
-    pub body: &'a Value,
-}
-
-impl<'a> Scope<'a> {
-    /// What is known before a saga exists: the event and its data.
-    #[must_use]
-    pub fn of_event(event: &'a Event) -> Self {
-        Self { data: &event.data, event, saga: None, steps: &[], step: None, response: None }
     }
 }
 
@@ -214,7 +143,7 @@ impl Expression {
             return Err(at(offset, "the expression is too large or nests too deeply: split it".to_owned()));
         }
         // A panic of the parser must not take a deployment down with it.
-        let compile = || std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| compile(source, roots, step_names)));
+        let compile = || catch_unwind(AssertUnwindSafe(|| compile(source, roots, step_names)));
         match on_big_stack(compile) {
             Ok(Ok(compiled)) => compiled,
             Ok(Err(_)) => Err(at(0, "the expression cannot be parsed".to_owned())),
@@ -272,7 +201,7 @@ impl Expression {
         let mut context = STANDARD.new_inner_scope();
         let mut longest = 0;
         for (root, parts) in &self.uses.roots {
-            if let Some(value) = bind(*root, parts, scope, &mut longest) {
+            if let Some(value) = scope.bind(*root, parts, &mut longest) {
                 context.add_variable_from_value(root.name(), value);
             }
         }
@@ -280,7 +209,9 @@ impl Expression {
         if self.uses.loops > 0 && turns > TURNS_MAX {
             return Err(EvaluationError::new(format!("a list of {longest} is too long for the loops of this expression")));
         }
-        self.program.execute(&context).map_err(|error| describe(&error))
+        // One event must not be able to take the router down: a panic of the crate is this expression's failure.
+        let run = || self.program.execute(&context).map_err(|error| describe(&error));
+        catch_unwind(AssertUnwindSafe(run)).unwrap_or_else(|_| Err(EvaluationError::new("the expression cannot be evaluated")))
     }
 }
 
@@ -346,75 +277,6 @@ fn plain_words(message: &str) -> String {
 /// The byte of the character with this number.
 fn char_offset(text: &str, chars: usize) -> usize {
     text.char_indices().nth(chars).map_or(text.len(), |(at, _)| at)
-}
-
-fn bind(root: Root, parts: &Parts, scope: &Scope<'_>, longest: &mut usize) -> Option<cel::Value> {
-    let fields = |longest: &mut usize, get: &dyn Fn(&str, &Parts, &mut usize) -> cel::Value| {
-        value::map(root.fields().iter().filter_map(|name| Some((*name, get(name, parts.of(name)?, longest)))))
-    };
-    Some(match root {
-        Root::Data => from_json(scope.data.value(), parts, longest),
-        Root::Event => fields(longest, &|name, parts, longest| event_field(scope.event, name, parts, longest)),
-        Root::Saga => {
-            let saga = scope.saga?;
-            fields(longest, &|name, _, _| match name {
-                "id" => saga.id.to_string().into(),
-                "definition" => saga.definition.into(),
-                _ => cel::Value::Int(saga.version.into()),
-            })
-        }
-        Root::Steps => value::map(scope.steps.iter().filter_map(|step| {
-            let parts = parts.of(step.name)?;
-            let named = root.fields().iter().filter_map(|name| {
-                let parts = parts.of(name)?;
-                Some(match *name {
-                    "status" => (*name, step.status.into()),
-                    "output" => (*name, optional(step.output, parts, longest)),
-                    _ => (*name, optional(step.context, parts, longest)),
-                })
-            });
-            Some((step.name, value::map(named)))
-        })),
-        Root::Step => {
-            let step = scope.step?;
-            fields(longest, &|name, parts, longest| match name {
-                "name" => step.name.into(),
-                "doKey" => step.do_key.into(),
-                _ => optional(step.context, parts, longest),
-            })
-        }
-        Root::Response => {
-            let response = scope.response?;
-            fields(longest, &|name, parts, longest| match name {
-                "status" => cel::Value::Int(response.status.into()),
-                "headers" => value::map(response.headers.iter().map(|(name, value)| (name.as_str(), value.as_str().into()))),
-                _ => from_json(response.body, parts, longest),
-            })
-        }
-        // Bound by whoever waits for events; nothing in a scope yet.
-        Root::Async => return None,
-    })
-}
-
-fn event_field(event: &Event, name: &str, parts: &Parts, longest: &mut usize) -> cel::Value {
-    match name {
-        "id" => event.id.to_string().into(),
-        "type" => event.kind.as_str().into(),
-        "topic" => event.topic.as_str().into(),
-        "source" => event.source.as_str().into(),
-        "subject" => event.subject.as_deref().into(),
-        "correlationId" => event.correlation_id.as_str().into(),
-        "causationId" => event.causation_id.map(|id| id.to_string()).into(),
-        "depth" => cel::Value::Int(event.depth.into()),
-        "time" => {
-            chrono::DateTime::from_timestamp_millis(event.created_at.0).map_or(cel::Value::Null, |time| cel::Value::Timestamp(time.fixed_offset()))
-        }
-        _ => from_json(event.data.value(), parts, longest),
-    }
-}
-
-fn optional(payload: Option<&Payload>, parts: &Parts, longest: &mut usize) -> cel::Value {
-    payload.map_or(cel::Value::Null, |payload| from_json(payload.value(), parts, longest))
 }
 
 fn describe(error: &ExecutionError) -> EvaluationError {

@@ -33,7 +33,8 @@ pub fn judge(definition: &Definition, saga: &Saga, event: &Event, seq: usize, ac
                 Some(Body::Json(payload)) => payload.value().get("message").and_then(Value::as_str).map(line),
                 _ => None,
             };
-            let mut outcome = Outcome { class: class_of(status), status: Some(status), message, output: None, context: None, error: None, retry_after };
+            let mut outcome =
+                Outcome { class: class_of(status), status: Some(status), message, output: None, context: None, error: None, retry_after };
             if outcome.class != Class::Succeeded {
                 outcome.error = Some(describe_refusal(status, parsed.as_ref()));
                 return outcome;

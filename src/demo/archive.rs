@@ -12,9 +12,7 @@ use super::{
 };
 
 pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/snapshot", post(snapshot_rule))
-        .route("/unarchive", post(unarchive_rule))
+    Router::new().route("/snapshot", post(snapshot_rule)).route("/unarchive", post(unarchive_rule))
 }
 
 async fn snapshot_rule(State(service): State<Shared>, call: Call) -> Answer {
@@ -26,10 +24,7 @@ async fn unarchive_rule(State(service): State<Shared>, call: Call) -> Answer {
 }
 
 async fn snapshot(database: Database, call: Call) -> Result<Value, Problem> {
-    let rule = call
-        .data("policyId")
-        .as_str()
-        .ok_or_else(|| Problem::unprocessable("data.policyId must be a text"))?;
+    let rule = call.data("policyId").as_str().ok_or_else(|| Problem::unprocessable("data.policyId must be a text"))?;
 
     let mut session = database.session().await?;
     let work = match once::begin_do(&database, &mut session, &call).await? {
@@ -64,13 +59,9 @@ async fn unarchive(database: Database, call: Call) -> Result<Value, Problem> {
     };
     let removed = work
         .tx
-        .query_opt(
-            "delete from rule_archive where do_key = $1 returning rule_id",
-            &[&do_key],
-        )
+        .query_opt("delete from rule_archive where do_key = $1 returning rule_id", &[&do_key])
         .await?
         .ok_or_else(|| Problem::conflict("the rule was archived, but its snapshot is gone"))?;
     let rule: String = removed.get(0);
-    work.finish(json!({"message": format!("rule {rule} unarchived")}))
-        .await
+    work.finish(json!({"message": format!("rule {rule} unarchived")})).await
 }

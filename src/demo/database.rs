@@ -2,9 +2,7 @@
 
 use std::{net::SocketAddr, str::FromStr, time::Duration};
 
-use deadpool_postgres::{
-    Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction,
-};
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, PoolError, RecyclingMethod, Runtime, Transaction};
 use tokio_postgres::NoTls;
 
 use super::Options;
@@ -72,9 +70,7 @@ pub enum Error {
 
 /// The driver's own text for a server's refusal is only "db error".
 pub(super) fn describe(error: &tokio_postgres::Error) -> String {
-    error
-        .as_db_error()
-        .map_or_else(|| error.to_string(), |db| db.message().to_owned())
+    error.as_db_error().map_or_else(|| error.to_string(), |db| db.message().to_owned())
 }
 
 fn describe_pool(error: &PoolError) -> String {
@@ -100,9 +96,7 @@ impl Database {
         }
         let mut config = tokio_postgres::Config::from_str(&options.database_url)?;
         config.application_name("agency-demo");
-        let recycling = ManagerConfig {
-            recycling_method: RecyclingMethod::Fast,
-        };
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
         let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
             .max_size(SESSIONS_MAX)
             .runtime(Runtime::Tokio1)
@@ -119,14 +113,10 @@ impl Database {
     /// Opens a transaction whose statements find the demo's tables, and no others, without a prefix.
     ///
     /// The path is local to the transaction: it also holds behind a transaction pooler.
-    pub(super) async fn begin<'a>(
-        &self,
-        session: &'a mut Object,
-    ) -> Result<Transaction<'a>, tokio_postgres::Error> {
+    pub(super) async fn begin<'a>(&self, session: &'a mut Object) -> Result<Transaction<'a>, tokio_postgres::Error> {
         let tx = session.transaction().await?;
         let schema = &self.schema;
-        tx.batch_execute(&format!("set local search_path to \"{schema}\", pg_temp"))
-            .await?;
+        tx.batch_execute(&format!("set local search_path to \"{schema}\", pg_temp")).await?;
         Ok(tx)
     }
 
@@ -137,9 +127,7 @@ impl Database {
 
 fn is_plain_name(name: &str) -> bool {
     let first_is_letter = name.starts_with(|c: char| c.is_ascii_lowercase());
-    let rest_is_plain = name
-        .chars()
-        .all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
+    let rest_is_plain = name.chars().all(|c| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_');
     first_is_letter && rest_is_plain && name.len() <= 63 && !name.starts_with("pg_")
 }
 
@@ -149,15 +137,7 @@ mod tests {
 
     #[test]
     fn a_schema_name_cannot_carry_sql() {
-        for bad in [
-            "",
-            "Agency",
-            "9a",
-            "a b",
-            "a\"; drop",
-            "pg_catalog",
-            &"a".repeat(64),
-        ] {
+        for bad in ["", "Agency", "9a", "a b", "a\"; drop", "pg_catalog", &"a".repeat(64)] {
             assert!(!is_plain_name(bad), "{bad:?}");
         }
         assert!(is_plain_name("agency_2"));

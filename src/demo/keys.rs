@@ -64,19 +64,12 @@ pub(super) struct Keys {
 
 impl Keys {
     pub(super) fn new(url: &str) -> Result<Self, Error> {
-        let unusable = || Error::JwksUrl {
-            url: url.to_owned(),
-        };
+        let unusable = || Error::JwksUrl { url: url.to_owned() };
         let uri: Uri = url.parse().map_err(|_| unusable())?;
         if uri.scheme_str() != Some("http") || uri.host().is_none() {
             return Err(unusable());
         }
-        Ok(Self {
-            url: uri,
-            client: Client::builder(TokioExecutor::new()).build_http(),
-            cached: RwLock::default(),
-            asking: Mutex::default(),
-        })
+        Ok(Self { url: uri, client: Client::builder(TokioExecutor::new()).build_http(), cached: RwLock::default(), asking: Mutex::default() })
     }
 
     /// The key with this `kid`, or `None` if a document younger than the question lacks it.
@@ -117,14 +110,8 @@ impl Keys {
         let fetched = tokio::time::timeout(FETCH_TIMEOUT, self.fetch()).await;
         let by_kid = fetched
             .unwrap_or_else(|_| Err("no answer in time".into()))
-            .map_err(|reason| Unavailable {
-                url: self.url.clone(),
-                reason: reason.to_string(),
-            })?;
-        *self.cached.write().unwrap_or_else(PoisonError::into_inner) = Cached {
-            by_kid,
-            fetched_at: Some(now),
-        };
+            .map_err(|reason| Unavailable { url: self.url.clone(), reason: reason.to_string() })?;
+        *self.cached.write().unwrap_or_else(PoisonError::into_inner) = Cached { by_kid, fetched_at: Some(now) };
         Ok(())
     }
 
@@ -133,9 +120,7 @@ impl Keys {
         cached.fetched_at.is_some_and(|at| at >= asked_at)
     }
 
-    async fn fetch(
-        &self,
-    ) -> Result<HashMap<String, Key>, Box<dyn std::error::Error + Send + Sync>> {
+    async fn fetch(&self) -> Result<HashMap<String, Key>, Box<dyn std::error::Error + Send + Sync>> {
         let response = self.client.get(self.url.clone()).await?;
         if !response.status().is_success() {
             return Err(response.status().to_string().into());
@@ -149,10 +134,7 @@ impl Keys {
     #[cfg(test)]
     pub(super) fn of_document(document: &Value) -> Self {
         let keys = Self::new("http://127.0.0.1:9/jwks.json").unwrap();
-        *keys.cached.write().unwrap() = Cached {
-            by_kid: read_document(document),
-            fetched_at: Some(Instant::now()),
-        };
+        *keys.cached.write().unwrap() = Cached { by_kid: read_document(document), fetched_at: Some(Instant::now()) };
         keys
     }
 }
@@ -165,22 +147,12 @@ fn read_document(document: &Value) -> HashMap<String, Key> {
         .filter_map(|entry| {
             let jwk: Jwk = serde_json::from_value(entry.clone()).ok()?;
             let algorithm = match &jwk.algorithm {
-                AlgorithmParameters::OctetKeyPair(p) if p.curve == EllipticCurve::Ed25519 => {
-                    Algorithm::EdDSA
-                }
-                AlgorithmParameters::EllipticCurve(p) if p.curve == EllipticCurve::P256 => {
-                    Algorithm::ES256
-                }
+                AlgorithmParameters::OctetKeyPair(p) if p.curve == EllipticCurve::Ed25519 => Algorithm::EdDSA,
+                AlgorithmParameters::EllipticCurve(p) if p.curve == EllipticCurve::P256 => Algorithm::ES256,
                 _ => return None,
             };
             let decoding = DecodingKey::from_jwk(&jwk).ok()?;
-            Some((
-                jwk.common.key_id?,
-                Key {
-                    decoding,
-                    algorithm,
-                },
-            ))
+            Some((jwk.common.key_id?, Key { decoding, algorithm }))
         })
         .collect()
 }

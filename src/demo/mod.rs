@@ -97,25 +97,13 @@ impl Services {
         register::make(&database, &options).await?;
 
         let token = CancellationToken::new();
-        let mut services = Self {
-            database,
-            running: Vec::with_capacity(NAMES.len()),
-            shutdown: token.clone().drop_guard(),
-        };
+        let mut services = Self { database, running: Vec::with_capacity(NAMES.len()), shutdown: token.clone().drop_guard() };
         for (name, port) in NAMES.into_iter().zip(options.ports.unwrap_or_default()) {
             let service = Service::new(name, services.database.clone(), &options)?;
             let (listener, address) = bind((Ipv4Addr::LOCALHOST, port).into()).await?;
             let until_stopped = token.clone().cancelled_owned();
-            let task = tokio::spawn(
-                axum::serve(listener, service::router(service.clone()))
-                    .with_graceful_shutdown(until_stopped)
-                    .into_future(),
-            );
-            services.running.push(Running {
-                service,
-                address,
-                task,
-            });
+            let task = tokio::spawn(axum::serve(listener, service::router(service.clone())).with_graceful_shutdown(until_stopped).into_future());
+            services.running.push(Running { service, address, task });
         }
         Ok(services)
     }
@@ -128,9 +116,7 @@ impl Services {
 
     /// Name and address of each service.
     pub fn addresses(&self) -> impl Iterator<Item = (&'static str, SocketAddr)> {
-        self.running
-            .iter()
-            .map(|running| (running.service.name, running.address))
+        self.running.iter().map(|running| (running.service.name, running.address))
     }
 
     /// Makes every `do` of a service answer this status from now on; `None` heals it.
@@ -198,10 +184,7 @@ impl fmt::Debug for Services {
 /// # Errors
 /// [`Error::UnknownService`] for a name that is not in [`NAMES`], else as [`Services::start`].
 pub async fn serve_one(name: &str, addr: SocketAddr, options: Options) -> Result<(), Error> {
-    let name = NAMES
-        .into_iter()
-        .find(|known| *known == name)
-        .ok_or_else(|| Error::UnknownService(name.to_owned()))?;
+    let name = NAMES.into_iter().find(|known| *known == name).ok_or_else(|| Error::UnknownService(name.to_owned()))?;
     let database = Database::open(&options)?;
     register::make(&database, &options).await?;
 
@@ -257,9 +240,7 @@ async fn stop_signal() {
 fn registry_yaml(addresses: impl Iterator<Item = (&'static str, SocketAddr)>) -> String {
     let mut yaml = "id: agency-services\nservices:\n".to_owned();
     for (name, address) in addresses {
-        yaml.push_str(&format!(
-            "  {name}: {{url: \"http://{address}\", audience: {name}, allow: [127.0.0.0/8]}}\n"
-        ));
+        yaml.push_str(&format!("  {name}: {{url: \"http://{address}\", audience: {name}, allow: [127.0.0.0/8]}}\n"));
     }
     yaml
 }
@@ -270,13 +251,7 @@ mod tests {
 
     #[test]
     fn the_registry_in_sagas_is_what_the_services_say_of_themselves() {
-        let addresses = NAMES
-            .into_iter()
-            .zip(9001..)
-            .map(|(name, port)| (name, (Ipv4Addr::LOCALHOST, port).into()));
-        assert_eq!(
-            registry_yaml(addresses),
-            include_str!("../../sagas/agency-services.yaml")
-        );
+        let addresses = NAMES.into_iter().zip(9001..).map(|(name, port)| (name, (Ipv4Addr::LOCALHOST, port).into()));
+        assert_eq!(registry_yaml(addresses), include_str!("../../sagas/agency-services.yaml"));
     }
 }

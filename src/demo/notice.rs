@@ -12,9 +12,7 @@ use super::{
 };
 
 pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/broadcast", post(broadcast_notices))
-        .route("/cancel", post(cancel_notices))
+    Router::new().route("/broadcast", post(broadcast_notices)).route("/cancel", post(cancel_notices))
 }
 
 /// Notices that wait, without those of cancelled batches.
@@ -35,24 +33,15 @@ async fn cancel_notices(State(service): State<Shared>, call: Call) -> Answer {
 }
 
 async fn broadcast(database: Database, call: Call) -> Result<Value, Problem> {
-    let policy = call
-        .data("policyId")
-        .as_str()
-        .ok_or_else(|| Problem::unprocessable("data.policyId must be a text"))?;
+    let policy = call.data("policyId").as_str().ok_or_else(|| Problem::unprocessable("data.policyId must be a text"))?;
 
     let mut session = database.session().await?;
     let work = match once::begin_do(&database, &mut session, &call).await? {
         Begun::Answered(reply) => return Ok(reply),
         Begun::Work(work) => work,
     };
-    let batch_id: i32 = work
-        .tx
-        .query_one(
-            "insert into notice_batch (do_key, policy_id) values ($1, $2) returning id",
-            &[&call.key, &policy],
-        )
-        .await?
-        .get(0);
+    let batch_id: i32 =
+        work.tx.query_one("insert into notice_batch (do_key, policy_id) values ($1, $2) returning id", &[&call.key, &policy]).await?.get(0);
     let queued = work
         .tx
         .execute(
@@ -61,12 +50,7 @@ async fn broadcast(database: Database, call: Call) -> Result<Value, Problem> {
             &[&batch_id],
         )
         .await?;
-    work.tx
-        .execute(
-            "update notice_batch set notices = $2 where id = $1",
-            &[&batch_id, &i64::try_from(queued).unwrap_or(i64::MAX)],
-        )
-        .await?;
+    work.tx.execute("update notice_batch set notices = $2 where id = $1", &[&batch_id, &i64::try_from(queued).unwrap_or(i64::MAX)]).await?;
     work.finish(json!({
         "message": format!("{} notices queued", grouped(queued)),
         "context": {"batchId": batch_id},

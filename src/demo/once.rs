@@ -35,16 +35,8 @@ pub(super) struct Work<'a> {
 impl Work<'_> {
     /// Stores the reply beside the effect and commits both.
     pub(super) async fn finish(self, reply: Value) -> Result<Value, Problem> {
-        self.tx
-            .execute(
-                "update handled set reply = $2 where key = $1",
-                &[&self.key, &reply],
-            )
-            .await?;
-        self.tx
-            .commit()
-            .await
-            .map_err(|error| Problem::unknown_commit(&error))?;
+        self.tx.execute("update handled set reply = $2 where key = $1", &[&self.key, &reply]).await?;
+        self.tx.commit().await.map_err(|error| Problem::unknown_commit(&error))?;
         Ok(reply)
     }
 }
@@ -53,28 +45,16 @@ impl Work<'_> {
 ///
 /// # Errors
 /// 409 if a younger attempt was seen, or if its undo came first.
-pub(super) async fn begin_do<'a>(
-    database: &Database,
-    session: &'a mut Object,
-    call: &Call,
-) -> Result<Begun<'a>, Problem> {
+pub(super) async fn begin_do<'a>(database: &Database, session: &'a mut Object, call: &Call) -> Result<Begun<'a>, Problem> {
     admit(database, session, call).await?;
     let work = open(database, session, call).await?;
     if take(&work.tx, &call.key, call, false).await? {
         return Ok(Begun::Work(work));
     }
     // A new statement, so it sees the row that the insert has just waited for.
-    let row = work
-        .tx
-        .query_one(
-            "select undone, reply from handled where key = $1",
-            &[&call.key],
-        )
-        .await?;
+    let row = work.tx.query_one("select undone, reply from handled where key = $1", &[&call.key]).await?;
     if row.get("undone") {
-        return Err(Problem::conflict(
-            "its undo came first: it will not be done",
-        ));
+        return Err(Problem::conflict("its undo came first: it will not be done"));
     }
     Ok(Begun::Answered(row.get("reply")))
 }
@@ -83,29 +63,15 @@ pub(super) async fn begin_do<'a>(
 ///
 /// # Errors
 /// 409 if a younger attempt was seen.
-pub(super) async fn begin_undo<'a>(
-    database: &Database,
-    session: &'a mut Object,
-    call: &Call,
-    do_key: &str,
-) -> Result<Begun<'a>, Problem> {
+pub(super) async fn begin_undo<'a>(database: &Database, session: &'a mut Object, call: &Call, do_key: &str) -> Result<Begun<'a>, Problem> {
     admit(database, session, call).await?;
     let work = open(database, session, call).await?;
     if !take(&work.tx, &call.key, call, false).await? {
-        let row = work
-            .tx
-            .query_one("select reply from handled where key = $1", &[&call.key])
-            .await?;
+        let row = work.tx.query_one("select reply from handled where key = $1", &[&call.key]).await?;
         return Ok(Begun::Answered(row.get("reply")));
     }
     let never_landed = take(&work.tx, do_key, call, true).await?;
-    let blocked = work
-        .tx
-        .execute(
-            "update handled set undone = true where key = $1 and not undone",
-            &[&do_key],
-        )
-        .await?;
+    let blocked = work.tx.execute("update handled set undone = true where key = $1 and not undone", &[&do_key]).await?;
     if never_landed || blocked == 0 {
         let reply = json!({"message": "nothing to undo"});
         return Ok(Begun::Answered(work.finish(reply).await?));
@@ -133,24 +99,12 @@ async fn admit(database: &Database, session: &mut Object, call: &Call) -> Result
     Ok(())
 }
 
-async fn open<'a>(
-    database: &Database,
-    session: &'a mut Object,
-    call: &Call,
-) -> Result<Work<'a>, Problem> {
-    Ok(Work {
-        tx: database.begin(session).await?,
-        key: call.key.clone(),
-    })
+async fn open<'a>(database: &Database, session: &'a mut Object, call: &Call) -> Result<Work<'a>, Problem> {
+    Ok(Work { tx: database.begin(session).await?, key: call.key.clone() })
 }
 
 /// True if the key was free; else waits until its holder has committed.
-async fn take(
-    tx: &Transaction<'_>,
-    key: &str,
-    call: &Call,
-    undone: bool,
-) -> Result<bool, tokio_postgres::Error> {
+async fn take(tx: &Transaction<'_>, key: &str, call: &Call, undone: bool) -> Result<bool, tokio_postgres::Error> {
     let action = if undone { Action::Do } else { call.action };
     let inserted = tx
         .execute(

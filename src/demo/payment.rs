@@ -19,9 +19,7 @@ const PERCENT_MAX: f64 = 1000.0;
 const ONE_AT_A_TIME: &str = "lock table payment in share row exclusive mode";
 
 pub(super) fn routes() -> Router<Shared> {
-    Router::new()
-        .route("/recalc", post(recalc_payments))
-        .route("/revert", post(revert_payments))
+    Router::new().route("/recalc", post(recalc_payments)).route("/revert", post(revert_payments))
 }
 
 /// The sum of all weekly payments, in cents.
@@ -115,12 +113,7 @@ async fn revert(database: Database, call: Call) -> Result<Value, Problem> {
             &[&backup_id],
         )
         .await?;
-    work.tx
-        .execute(
-            "delete from payment_backup where backup_id = $1::text::uuid",
-            &[&backup_id],
-        )
-        .await?;
+    work.tx.execute("delete from payment_backup where backup_id = $1::text::uuid", &[&backup_id]).await?;
     work.finish(json!({
         "message": format!("{} payments restored", grouped(restored)),
         "restored": restored,

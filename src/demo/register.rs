@@ -48,16 +48,10 @@ insert into rule (id, title, document) values
 pub(super) async fn make(database: &Database, options: &Options) -> Result<(), Error> {
     let (claimants, payments) = (options.claimants, options.payments);
     let Ok(people) = i32::try_from(claimants) else {
-        return Err(Error::Sizes {
-            claimants,
-            payments,
-        });
+        return Err(Error::Sizes { claimants, payments });
     };
     if payments > claimants {
-        return Err(Error::Sizes {
-            claimants,
-            payments,
-        });
+        return Err(Error::Sizes { claimants, payments });
     }
     let mut session = database.session().await?;
     let tx = database.begin(&mut session).await?;
@@ -67,14 +61,10 @@ pub(super) async fn make(database: &Database, options: &Options) -> Result<(), E
     }
 
     let schema = &database.schema;
-    tx.batch_execute(&format!(
-        "create schema {schema}; comment on schema {schema} is '{MARK}';"
-    ))
-    .await?;
+    tx.batch_execute(&format!("create schema {schema}; comment on schema {schema} is '{MARK}';")).await?;
     tx.batch_execute(TABLES).await?;
     let (n, m) = (i64::from(claimants), i64::from(payments));
-    tx.execute("insert into made values ($1, $2)", &[&n, &m])
-        .await?;
+    tx.execute("insert into made values ($1, $2)", &[&n, &m]).await?;
     tx.execute(REGISTER, &[&people]).await?;
     tx.execute(PAYMENTS, &[&n, &m]).await?;
     // After the rows: sorting once is several times cheaper than two million insertions.
@@ -103,22 +93,13 @@ pub(super) async fn remove(database: &Database) -> Result<(), Error> {
 
 async fn lock(tx: &Transaction<'_>, schema: &str) -> Result<(), Error> {
     let name = format!("syncor demo {schema}");
-    tx.execute(
-        "select pg_advisory_xact_lock(hashtextextended($1, 0))",
-        &[&name],
-    )
-    .await?;
+    tx.execute("select pg_advisory_xact_lock(hashtextextended($1, 0))", &[&name]).await?;
     Ok(())
 }
 
 /// Whether the schema exists; an error if it is not the demo's.
 async fn is_ours(tx: &Transaction<'_>, schema: &str) -> Result<bool, Error> {
-    let row = tx
-        .query_opt(
-            "select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = $1",
-            &[&schema],
-        )
-        .await?;
+    let row = tx.query_opt("select obj_description(oid, 'pg_namespace') from pg_namespace where nspname = $1", &[&schema]).await?;
     match row.map(|row| row.get::<_, Option<String>>(0)) {
         None => Ok(false),
         Some(Some(mark)) if mark == MARK => Ok(true),
@@ -126,22 +107,12 @@ async fn is_ours(tx: &Transaction<'_>, schema: &str) -> Result<bool, Error> {
     }
 }
 
-async fn same_size(
-    tx: &Transaction<'_>,
-    database: &Database,
-    options: &Options,
-) -> Result<(), Error> {
-    let row = tx
-        .query_one("select claimants, payments from made", &[])
-        .await?;
+async fn same_size(tx: &Transaction<'_>, database: &Database, options: &Options) -> Result<(), Error> {
+    let row = tx.query_one("select claimants, payments from made", &[]).await?;
     let (claimants, payments): (i64, i64) = (row.get(0), row.get(1));
     let asked = (i64::from(options.claimants), i64::from(options.payments));
     if (claimants, payments) == asked {
         return Ok(());
     }
-    Err(Error::OtherSize {
-        schema: database.schema.clone(),
-        claimants,
-        payments,
-    })
+    Err(Error::OtherSize { schema: database.schema.clone(), claimants, payments })
 }

@@ -38,11 +38,7 @@ pub(super) struct Service {
 }
 
 impl Service {
-    pub(super) fn new(
-        name: &'static str,
-        database: Database,
-        options: &Options,
-    ) -> Result<Shared, Error> {
+    pub(super) fn new(name: &'static str, database: Database, options: &Options) -> Result<Shared, Error> {
         Ok(Arc::new(Self {
             name,
             database,
@@ -71,9 +67,7 @@ impl Service {
         let (saga, step) = (call.saga.clone(), call.step.clone());
         let work = self.calls.spawn(work(self.database.clone(), call));
         // A panic rolled its transaction back: nothing happened.
-        let answer = work
-            .await
-            .unwrap_or_else(|error| Err(Problem::unavailable(error.to_string())));
+        let answer = work.await.unwrap_or_else(|error| Err(Problem::unavailable(error.to_string())));
         let service = self.name;
         match &answer {
             Ok(reply) => {
@@ -83,13 +77,7 @@ impl Service {
             Err(problem) => {
                 let status = problem.status.as_u16();
                 let detail = &problem.detail;
-                tracing::info!(
-                    service,
-                    saga.id = saga,
-                    step.name = step,
-                    status,
-                    "{detail}"
-                );
+                tracing::info!(service, saga.id = saga, step.name = step, status, "{detail}");
             }
         }
         answer.map(Json)
@@ -106,10 +94,7 @@ impl Service {
             HEALTHY => Ok(()),
             status => {
                 let system = self.name.trim_end_matches("-svc");
-                Err(Problem::new(
-                    StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR),
-                    format!("{system} system is down"),
-                ))
+                Err(Problem::new(StatusCode::from_u16(status).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR), format!("{system} system is down")))
             }
         }
     }
@@ -122,9 +107,7 @@ pub(super) fn router(service: Shared) -> Router {
         "notice-svc" => notice::routes(),
         _ => archive::routes(),
     };
-    routes
-        .route("/healthz", get(|| async { "ok\n" }))
-        .with_state(service)
+    routes.route("/healthz", get(|| async { "ok\n" })).with_state(service)
 }
 
 /// 2001445 as "2 001 445".
@@ -146,12 +129,7 @@ mod tests {
 
     #[test]
     fn thousands_are_grouped_by_a_normal_space() {
-        for (n, text) in [
-            (0, "0"),
-            (999, "999"),
-            (1000, "1 000"),
-            (2_001_445, "2 001 445"),
-        ] {
+        for (n, text) in [(0, "0"), (999, "999"), (1000, "1 000"), (2_001_445, "2 001 445")] {
             assert_eq!(grouped(n), text);
         }
     }

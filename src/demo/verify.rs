@@ -66,14 +66,8 @@ impl Call {
         let Some(key) = self.body["step"]["doKey"].as_str() else {
             return Ok(format!("{}/{}/do", self.saga, self.step));
         };
-        let own = key
-            .strip_prefix(&self.saga)
-            .is_some_and(|rest| rest.starts_with('/') && rest.ends_with("/do"));
-        if own {
-            Ok(key.to_owned())
-        } else {
-            Err(Problem::unprocessable("step.doKey is not of this saga"))
-        }
+        let own = key.strip_prefix(&self.saga).is_some_and(|rest| rest.starts_with('/') && rest.ends_with("/do"));
+        if own { Ok(key.to_owned()) } else { Err(Problem::unprocessable("step.doKey is not of this saga")) }
     }
 }
 
@@ -82,9 +76,8 @@ impl FromRequest<Shared> for Call {
 
     async fn from_request(request: Request, shared: &Shared) -> Result<Self, Problem> {
         let (parts, body) = request.into_parts();
-        let body = axum::body::to_bytes(body, BODY_BYTES_MAX)
-            .await
-            .map_err(|error| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))?;
+        let body =
+            axum::body::to_bytes(body, BODY_BYTES_MAX).await.map_err(|error| Problem::new(StatusCode::PAYLOAD_TOO_LARGE, error.to_string()))?;
         shared.verifier.verify(&parts.headers, &body).await
     }
 }
@@ -127,16 +120,11 @@ impl Verifier {
             ("hms-attempt", claims.attempt.to_string()),
             ("hms-fence", claims.fence.to_string()),
             // No claim of its own: it follows from saga, step and action.
-            (
-                "idempotency-key",
-                format!("{saga}/{}/{}", claims.step, claims.action.as_str()),
-            ),
+            ("idempotency-key", format!("{saga}/{}/{}", claims.step, claims.action.as_str())),
         ];
         for (name, claimed) in &expected {
             if text(headers, name)? != claimed {
-                return Err(Problem::unauthorized(format!(
-                    "header {name} is not what the token says"
-                )));
+                return Err(Problem::unauthorized(format!("header {name} is not what the token says")));
             }
         }
         if claims.bh != body_hash(body) {
@@ -144,29 +132,16 @@ impl Verifier {
         }
 
         let [_, _, _, (_, key)] = expected;
-        let body = serde_json::from_slice(body)
-            .map_err(|error| Problem::unprocessable(format!("the body is not JSON: {error}")))?;
-        Ok(Call {
-            saga: saga.to_owned(),
-            step: claims.step,
-            action: claims.action,
-            fence: claims.fence,
-            key,
-            body,
-        })
+        let body = serde_json::from_slice(body).map_err(|error| Problem::unprocessable(format!("the body is not JSON: {error}")))?;
+        Ok(Call { saga: saga.to_owned(), step: claims.step, action: claims.action, fence: claims.fence, key, body })
     }
 
     async fn claims(&self, token: &str, saga: &str) -> Result<Claims, Problem> {
-        let header = jsonwebtoken::decode_header(token)
-            .map_err(|_| Problem::unauthorized("the token's header cannot be read"))?;
+        let header = jsonwebtoken::decode_header(token).map_err(|_| Problem::unauthorized("the token's header cannot be read"))?;
         if header.typ.as_deref() != Some("hms-step+jwt") {
-            return Err(Problem::unauthorized(
-                "the token is not of typ hms-step+jwt",
-            ));
+            return Err(Problem::unauthorized("the token is not of typ hms-step+jwt"));
         }
-        let kid = header
-            .kid
-            .ok_or_else(|| Problem::unauthorized("the token names no key"))?;
+        let kid = header.kid.ok_or_else(|| Problem::unauthorized("the token names no key"))?;
         let key = self
             .keys
             .find(&kid)
@@ -180,9 +155,8 @@ impl Verifier {
         validation.set_required_spec_claims(&["exp", "nbf", "aud", "sub"]);
         validation.set_audience(&[self.service]);
         validation.sub = Some(saga.to_owned());
-        let claims = jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation)
-            .map_err(|error| Problem::unauthorized(refusal(error.kind())))?
-            .claims;
+        let claims =
+            jsonwebtoken::decode::<Claims>(token, &key.decoding, &validation).map_err(|error| Problem::unauthorized(refusal(error.kind())))?.claims;
         if claims.aud != self.service {
             return Err(Problem::unauthorized("the token is for another service"));
         }
@@ -209,9 +183,7 @@ fn refusal(kind: &ErrorKind) -> String {
         ErrorKind::ImmatureSignature => "the token is not valid yet".to_owned(),
         ErrorKind::InvalidAudience => "the token is for another service".to_owned(),
         ErrorKind::InvalidSubject => "the token is for another saga".to_owned(),
-        ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => {
-            "the token is not signed by the orchestrator".to_owned()
-        }
+        ErrorKind::InvalidSignature | ErrorKind::InvalidAlgorithm => "the token is not signed by the orchestrator".to_owned(),
         ErrorKind::MissingRequiredClaim(claim) => format!("the token lacks {claim}"),
         _ => "the token cannot be read".to_owned(),
     }

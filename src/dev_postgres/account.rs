@@ -30,12 +30,7 @@ pub(super) fn for_data_dir(data_dir: &Path) -> Result<Option<Account>, Error> {
         return Ok(None);
     }
     let known = users()?.into_iter().find(|user| user.uid == owner.uid());
-    Ok(Some(known.unwrap_or_else(|| Account {
-        name: owner.uid().to_string(),
-        uid: owner.uid(),
-        gid: owner.gid(),
-        home: PathBuf::from("/"),
-    })))
+    Ok(Some(known.unwrap_or_else(|| Account { name: owner.uid().to_string(), uid: owner.uid(), gid: owner.gid(), home: PathBuf::from("/") })))
 }
 
 /// Who is to run a cluster that is yet to be made; `None` means ourselves.
@@ -82,10 +77,7 @@ fn is_root() -> Result<bool, Error> {
     {
         return Ok(uid == 0);
     }
-    let output = Command::new("id")
-        .arg("-u")
-        .output()
-        .map_err(Error::io("run `id -u`"))?;
+    let output = Command::new("id").arg("-u").output().map_err(Error::io("run `id -u`"))?;
     Ok(output.stdout.trim_ascii() == b"0")
 }
 
@@ -106,12 +98,7 @@ pub(super) fn parse_user(line: &str) -> Option<Account> {
     let name = fields.next().filter(|name| !name.is_empty())?;
     let (uid, gid) = (fields.nth(1)?, fields.next()?);
     let home = fields.nth(1)?;
-    Some(Account {
-        name: name.to_owned(),
-        uid: uid.parse().ok()?,
-        gid: gid.parse().ok()?,
-        home: PathBuf::from(home),
-    })
+    Some(Account { name: name.to_owned(), uid: uid.parse().ok()?, gid: gid.parse().ok()?, home: PathBuf::from(home) })
 }
 
 #[cfg(test)]
@@ -122,24 +109,13 @@ mod tests {
     fn passwd_line_gives_name_ids_and_home() {
         let line = "postgres:x:101:104:PostgreSQL administrator,,,:/var/lib/postgresql:/bin/bash";
         let user = parse_user(line).unwrap();
-        assert_eq!(
-            (user.name.as_str(), user.uid, user.gid),
-            ("postgres", 101, 104)
-        );
+        assert_eq!((user.name.as_str(), user.uid, user.gid), ("postgres", 101, 104));
         assert_eq!(user.home, Path::new("/var/lib/postgresql"));
     }
 
     #[test]
     fn passwd_lines_without_a_user_are_skipped() {
-        for line in [
-            "",
-            "# a comment",
-            "+",
-            "+::::::",
-            "nobody:*:-2:-2:Nobody:/:/usr/bin/false",
-            "half:x:7",
-            "bad:x:seven:7:::",
-        ] {
+        for line in ["", "# a comment", "+", "+::::::", "nobody:*:-2:-2:Nobody:/:/usr/bin/false", "half:x:7", "bad:x:seven:7:::"] {
             assert_eq!(parse_user(line), None, "{line:?}");
         }
     }
@@ -161,12 +137,7 @@ mod tests {
         for (folder, mode) in [(root.path(), 0o755), (&outer, 0o700), (&inner, 0o700)] {
             fs::set_permissions(folder, fs::Permissions::from_mode(mode)).unwrap();
         }
-        let stranger = Account {
-            name: "stranger".into(),
-            uid: u32::MAX - 7,
-            gid: u32::MAX - 7,
-            home: PathBuf::from("/"),
-        };
+        let stranger = Account { name: "stranger".into(), uid: u32::MAX - 7, gid: u32::MAX - 7, home: PathBuf::from("/") };
         let data_dir = inner.join("not/made/yet");
         assert_eq!(closed_folder(&data_dir, &stranger), Some(outer.clone()));
         fs::set_permissions(&outer, fs::Permissions::from_mode(0o711)).unwrap();

@@ -51,19 +51,10 @@ pub async fn find(version: Option<u32>) -> Result<Binaries, Error> {
 
 impl Binaries {
     /// One of the programs, to be run as `account` in `folder` and with nothing of our environment that could sway it.
-    pub(super) fn command(
-        &self,
-        program: &'static str,
-        account: Option<&Account>,
-        folder: &Path,
-    ) -> Command {
+    pub(super) fn command(&self, program: &'static str, account: Option<&Account>, folder: &Path) -> Command {
         let mut command = Command::new(self.dir.join(program));
         // The folder matters: these programs give up in a working folder that they may not read, such as root's home.
-        command
-            .current_dir(folder)
-            .stdin(Stdio::null())
-            .env_clear()
-            .env("LC_ALL", "C");
+        command.current_dir(folder).stdin(Stdio::null()).env_clear().env("LC_ALL", "C");
         for name in ["PATH", "LD_LIBRARY_PATH", "DYLD_LIBRARY_PATH"] {
             if let Some(value) = env::var_os(name) {
                 command.env(name, value);
@@ -79,15 +70,8 @@ impl Binaries {
 
 fn usual_folders() -> Vec<PathBuf> {
     let path = env::var_os("PATH").unwrap_or_default();
-    let mut folders: Vec<PathBuf> = env::split_paths(&path)
-        .filter(|folder| folder.is_absolute())
-        .collect();
-    for pattern in [
-        "/usr/lib/postgresql/{}/bin",
-        "/usr/pgsql-{}/bin",
-        "/opt/homebrew/opt/postgresql@{}/bin",
-        "/usr/local/opt/postgresql@{}/bin",
-    ] {
+    let mut folders: Vec<PathBuf> = env::split_paths(&path).filter(|folder| folder.is_absolute()).collect();
+    for pattern in ["/usr/lib/postgresql/{}/bin", "/usr/pgsql-{}/bin", "/opt/homebrew/opt/postgresql@{}/bin", "/usr/local/opt/postgresql@{}/bin"] {
         for version in (OLDEST..=NEWEST).rev() {
             folders.push(PathBuf::from(pattern.replace("{}", &version.to_string())));
         }
@@ -97,25 +81,20 @@ fn usual_folders() -> Vec<PathBuf> {
 
 /// Version of a complete and supported set of binaries in this folder.
 async fn version_in(dir: &Path) -> Option<u32> {
-    let complete = ["pg_ctl", "initdb", "postgres"]
-        .iter()
-        .all(|program| dir.join(program).is_file());
+    let complete = ["pg_ctl", "initdb", "postgres"].iter().all(|program| dir.join(program).is_file());
     if !complete {
         return None;
     }
     let mut command = Command::new(dir.join("postgres"));
     let output = command.arg("--version").stdin(Stdio::null()).output();
     let output = output.await.ok()?;
-    parse_version(&String::from_utf8_lossy(&output.stdout))
-        .filter(|version| (OLDEST..=NEWEST).contains(version))
+    parse_version(&String::from_utf8_lossy(&output.stdout)).filter(|version| (OLDEST..=NEWEST).contains(version))
 }
 
 /// Major version in what `postgres --version` prints.
 fn parse_version(text: &str) -> Option<u32> {
     let version = text.split_whitespace().nth(2)?;
-    let end = version
-        .find(|letter: char| !letter.is_ascii_digit())
-        .unwrap_or(version.len());
+    let end = version.find(|letter: char| !letter.is_ascii_digit()).unwrap_or(version.len());
     version[..end].parse().ok()
 }
 
@@ -126,10 +105,7 @@ mod tests {
     #[test]
     fn major_version_is_read_from_releases_and_betas() {
         for (text, version) in [
-            (
-                "postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n",
-                Some(15),
-            ),
+            ("postgres (PostgreSQL) 15.18 (Debian 15.18-0+deb12u1)\n", Some(15)),
             ("postgres (PostgreSQL) 17.2\n", Some(17)),
             ("postgres (PostgreSQL) 18beta1\n", Some(18)),
             ("postgres (PostgreSQL) 9.6.24\n", Some(9)),

@@ -16,12 +16,7 @@ use super::{Error, Options, SUPERUSER, account::Account, binaries::Binaries, pla
 const INITDB_DEADLINE: Duration = Duration::from_secs(150);
 
 /// Makes the cluster in a folder of its own and renames it when it is whole, so a half-made one is never found.
-pub(super) async fn cluster(
-    options: &Options,
-    place: &Place,
-    account: Option<&Account>,
-    binaries: &Binaries,
-) -> Result<(), Error> {
+pub(super) async fn cluster(options: &Options, place: &Place, account: Option<&Account>, binaries: &Binaries) -> Result<(), Error> {
     tracing::info!(folder = %place.data_dir().display(), version = binaries.version, "make a private PostgreSQL cluster");
     sweep_unfinished(place);
     write_password(place, account)?;
@@ -45,13 +40,11 @@ pub(super) async fn cluster(
     let finished = made.and_then(|()| {
         let include = format!("\ninclude '../{}.conf'\n", place.name());
         append(&making.join("postgresql.conf"), &include)?;
-        fs::rename(&making, place.data_dir())
-            .and_then(|()| File::open(place.parent())?.sync_all())
-            .map_err(Error::io(format_args!(
-                "rename {} to {}",
-                making.display(),
-                place.data_dir().display()
-            )))
+        fs::rename(&making, place.data_dir()).and_then(|()| File::open(place.parent())?.sync_all()).map_err(Error::io(format_args!(
+            "rename {} to {}",
+            making.display(),
+            place.data_dir().display()
+        )))
     });
     if finished.is_err() {
         sweep_unfinished(place);
@@ -94,11 +87,7 @@ fn write_password(place: &Place, account: Option<&Account>) -> Result<(), Error>
             _ => {}
         }
         let mut options = OpenOptions::new();
-        let mut file = options
-            .create_new(true)
-            .write(true)
-            .mode(0o600)
-            .open(&path)?;
+        let mut file = options.create_new(true).write(true).mode(0o600).open(&path)?;
         file.write_all(password.as_bytes())?;
         file.sync_all()?;
         // initdb reads it as the server's user.
@@ -108,12 +97,7 @@ fn write_password(place: &Place, account: Option<&Account>) -> Result<(), Error>
 }
 
 /// Writes the configuration for the next start, with the socket's folder and the log that it needs.
-pub(super) fn configuration(
-    options: &Options,
-    place: &Place,
-    account: Option<&Account>,
-    port: u16,
-) -> Result<(), Error> {
+pub(super) fn configuration(options: &Options, place: &Place, account: Option<&Account>, port: u16) -> Result<(), Error> {
     let socket_dir = place.socket_dir();
     if let Some(folder) = &socket_dir
         && !folder.exists()
@@ -124,8 +108,7 @@ pub(super) fn configuration(
     if !log.exists() {
         let mut options = OpenOptions::new();
         let made = options.create(true).append(true).mode(0o600).open(&log);
-        made.and_then(|_| give_to(&log, account))
-            .map_err(Error::io(format_args!("make {}", log.display())))?;
+        made.and_then(|_| give_to(&log, account)).map_err(Error::io(format_args!("make {}", log.display())))?;
     }
     let socket_dir = socket_dir.map_or_else(String::new, |path| path.display().to_string());
     let text = configuration_text(options, port, &socket_dir);
@@ -161,10 +144,7 @@ fn configuration_text(options: &Options, port: u16, socket_dir: &str) -> String 
     lines.extend(further.map(|(name, value)| (name.as_str(), value.as_str())));
     let mut text = String::from("# Written anew at each start.\n");
     for (name, value) in lines {
-        let value = value
-            .replace('\\', "\\\\")
-            .replace('\'', "''")
-            .replace('\n', "\\n");
+        let value = value.replace('\\', "\\\\").replace('\'', "''").replace('\n', "\\n");
         // Writing to a String cannot fail.
         let _ = writeln!(text, "{name} = '{value}'");
     }
@@ -172,11 +152,7 @@ fn configuration_text(options: &Options, port: u16, socket_dir: &str) -> String 
 }
 
 /// Runs a program to its end and turns a failure into what it said.
-pub(super) async fn run(
-    program: &'static str,
-    mut command: Command,
-    deadline: Duration,
-) -> Result<(), Error> {
+pub(super) async fn run(program: &'static str, mut command: Command, deadline: Duration) -> Result<(), Error> {
     let output = match timeout(deadline, command.output()).await {
         Ok(output) => output.map_err(Error::io(format_args!("run {program}")))?,
         Err(_) => {
@@ -201,9 +177,7 @@ fn make_dir(folder: &Path, account: Option<&Account>) -> Result<(), Error> {
 }
 
 fn give_to(path: &Path, account: Option<&Account>) -> io::Result<()> {
-    account.map_or(Ok(()), |account| {
-        chown(path, Some(account.uid), Some(account.gid))
-    })
+    account.map_or(Ok(()), |account| chown(path, Some(account.uid), Some(account.gid)))
 }
 
 fn append(path: &Path, text: &str) -> Result<(), Error> {
@@ -217,18 +191,13 @@ fn append(path: &Path, text: &str) -> Result<(), Error> {
 
 pub(super) fn random<const N: usize>() -> Result<[u8; N], Error> {
     let mut bytes = [0; N];
-    File::open("/dev/urandom")
-        .and_then(|mut source| source.read_exact(&mut bytes))
-        .map_err(Error::io("read /dev/urandom"))?;
+    File::open("/dev/urandom").and_then(|mut source| source.read_exact(&mut bytes)).map_err(Error::io("read /dev/urandom"))?;
     Ok(bytes)
 }
 
 fn random_hex(bytes: usize) -> Result<String, Error> {
     let random: [u8; 32] = random()?;
-    Ok(random[..bytes]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect())
+    Ok(random[..bytes].iter().map(|byte| format!("{byte:02x}")).collect())
 }
 
 #[cfg(test)]
@@ -246,9 +215,6 @@ mod tests {
         let text = configuration_text(&options, 20_001, "");
         assert!(text.contains("\nport = '20001'\n"), "{text}");
         assert!(text.contains("\nfull_page_writes = 'off'\n"), "{text}");
-        assert!(
-            text.ends_with("\nmax_connections = 'it''s\\\\a\\nport = 1'\n"),
-            "{text}"
-        );
+        assert!(text.ends_with("\nmax_connections = 'it''s\\\\a\\nport = 1'\n"), "{text}");
     }
 }

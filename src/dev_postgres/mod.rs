@@ -63,12 +63,7 @@ impl Options {
     /// [`Error::NoHome`] where none of the variables is set, [`Error::NoAccount`] where root finds nobody to run the
     /// server as, [`Error::Io`] where `/etc/passwd` cannot be read.
     pub fn for_user() -> Result<Self, Error> {
-        Ok(Self {
-            data_dir: place::data_dir_of_user()?,
-            fsync: true,
-            port: None,
-            settings: Vec::new(),
-        })
+        Ok(Self { data_dir: place::data_dir_of_user()?, fsync: true, port: None, settings: Vec::new() })
     }
 }
 
@@ -150,12 +145,7 @@ impl Cluster {
     /// `postgres://` URL of a database of this cluster, for its superuser and with the password in it.
     #[must_use]
     pub fn url(&self, database: &str) -> String {
-        format!(
-            "postgres://{SUPERUSER}:{}@127.0.0.1:{}/{}",
-            self.password,
-            self.port(),
-            session::percent_encode(database)
-        )
+        format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{}", self.password, self.port(), session::percent_encode(database))
     }
 
     /// Folder of the cluster.
@@ -181,9 +171,7 @@ impl Cluster {
     /// # Errors
     /// [`Error::Database`] where the server is gone or refuses, [`Error::PasswordRefused`].
     pub async fn ensure_database(&self, name: &str) -> Result<(), Error> {
-        let client = session::connect(self.port(), &self.password, "postgres")
-            .await
-            .map_err(|refusal| self.refused(refusal))?;
+        let client = session::connect(self.port(), &self.password, "postgres").await.map_err(|refusal| self.refused(refusal))?;
         session::create_database(&client, name).await
     }
 
@@ -216,26 +204,17 @@ impl Cluster {
 
     fn refused(&self, refusal: session::Refusal) -> Error {
         match refusal {
-            session::Refusal::Password => Error::PasswordRefused {
-                path: self.place.password(),
-            },
-            session::Refusal::NotYet(reason) => Error::Database {
-                context: "connect to the private cluster".to_owned(),
-                reason,
-            },
+            session::Refusal::Password => Error::PasswordRefused { path: self.place.password() },
+            session::Refusal::NotYet(reason) => Error::Database { context: "connect to the private cluster".to_owned(), reason },
         }
     }
 
     /// Whether the server runs and lets us in.
     async fn answers(&self) -> bool {
-        let Ok(postmaster::State::Running { port: Some(port) }) =
-            postmaster::state(self.place.data_dir())
-        else {
+        let Ok(postmaster::State::Running { port: Some(port) }) = postmaster::state(self.place.data_dir()) else {
             return false;
         };
-        let answered = session::connect(port, &self.password, "postgres")
-            .await
-            .is_ok();
+        let answered = session::connect(port, &self.password, "postgres").await.is_ok();
         if answered {
             self.port.store(port, Ordering::Relaxed);
         }
@@ -259,9 +238,7 @@ impl fmt::Debug for Cluster {
 #[non_exhaustive]
 pub enum Error {
     /// No server is installed, or none that we can use.
-    #[error(
-        "no PostgreSQL server binaries (15 to 18) found; `apt-get install postgresql`, or set DATABASE_URL, or HMS_PG_BIN"
-    )]
+    #[error("no PostgreSQL server binaries (15 to 18) found; `apt-get install postgresql`, or set DATABASE_URL, or HMS_PG_BIN")]
     NoBinaries {
         /// Folders that were looked into.
         searched: Vec<PathBuf>,
@@ -295,9 +272,7 @@ pub enum Error {
         data_dir: PathBuf,
     },
     /// The path cannot be handed to `pg_ctl`, which builds a shell command from it.
-    #[error(
-        "{path:?} cannot hold a cluster: quotes, `$`, backslashes and line breaks do not work; set HMS_DATA_DIR"
-    )]
+    #[error("{path:?} cannot hold a cluster: quotes, `$`, backslashes and line breaks do not work; set HMS_DATA_DIR")]
     BadPath {
         /// The data folder.
         path: PathBuf,
@@ -311,14 +286,10 @@ pub enum Error {
         user: String,
     },
     /// We are root and there is nobody to run the server as.
-    #[error(
-        "PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody`; add one or set DATABASE_URL"
-    )]
+    #[error("PostgreSQL refuses to run as root, and there is no user `postgres` or `nobody`; add one or set DATABASE_URL")]
     NoAccount,
     /// There is no home folder.
-    #[error(
-        "no folder for the private cluster: set HMS_DATA_DIR, XDG_DATA_HOME or HOME, or set DATABASE_URL"
-    )]
+    #[error("no folder for the private cluster: set HMS_DATA_DIR, XDG_DATA_HOME or HOME, or set DATABASE_URL")]
     NoHome,
     /// The password file is gone.
     #[error("{} is missing or empty, and it alone opens the cluster beside it; restore it or move the cluster away", .path.display())]

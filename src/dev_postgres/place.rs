@@ -27,24 +27,17 @@ pub(super) fn data_dir_of_user() -> Result<PathBuf, Error> {
 }
 
 /// As above; `root` is given where we are root, with root's home and the server's user.
-fn data_dir_for(
-    variable: impl Fn(&str) -> Option<OsString>,
-    root: Option<(PathBuf, Account)>,
-) -> Option<PathBuf> {
+fn data_dir_for(variable: impl Fn(&str) -> Option<OsString>, root: Option<(PathBuf, Account)>) -> Option<PathBuf> {
     let folder = |name| variable(name).filter(|value| !value.is_empty());
     if let Some(chosen) = folder("HMS_DATA_DIR") {
         return Some(PathBuf::from(chosen).join("postgres"));
     }
-    let data_home = folder("XDG_DATA_HOME")
-        .map(PathBuf::from)
-        .or_else(|| folder("HOME").map(|home| PathBuf::from(home).join(".local/share")));
+    let data_home = folder("XDG_DATA_HOME").map(PathBuf::from).or_else(|| folder("HOME").map(|home| PathBuf::from(home).join(".local/share")));
     let data_dir = data_home.map(|data_home| data_home.join("hms/postgres"));
     let Some((root_home, account)) = root else {
         return data_dir;
     };
-    let reachable = data_dir.filter(|path| {
-        !path.starts_with(&root_home) && account::closed_folder(path, &account).is_none()
-    });
+    let reachable = data_dir.filter(|path| !path.starts_with(&root_home) && account::closed_folder(path, &account).is_none());
     Some(reachable.unwrap_or_else(|| PathBuf::from("/var/lib/hms/postgres")))
 }
 
@@ -58,9 +51,7 @@ pub(super) struct Place {
 
 impl Place {
     pub(super) fn new(data_dir: &Path) -> Result<Self, Error> {
-        let bad_path = || Error::BadPath {
-            path: data_dir.to_owned(),
-        };
+        let bad_path = || Error::BadPath { path: data_dir.to_owned() };
         let path = std::path::absolute(data_dir).map_err(|_| bad_path())?;
         let text = path.to_str().ok_or_else(bad_path)?;
         // pg_ctl puts it between double quotes in a shell command, and the configuration puts it between single ones.
@@ -112,9 +103,7 @@ impl Place {
             Ok(mut entries) => entries.next().is_some(),
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => false,
             Err(error) => {
-                return Err(Error::io(format_args!("read {}", data_dir.display()))(
-                    error,
-                ));
+                return Err(Error::io(format_args!("read {}", data_dir.display()))(error));
             }
         };
         if !entries {
@@ -126,10 +115,7 @@ impl Place {
         let version = text.trim();
         match version.parse() {
             Ok(number) if (OLDEST..=NEWEST).contains(&number) => Ok(Some(number)),
-            _ => Err(Error::VersionUnknown {
-                data_dir,
-                version: version.to_owned(),
-            }),
+            _ => Err(Error::VersionUnknown { data_dir, version: version.to_owned() }),
         }
     }
 
@@ -137,11 +123,7 @@ impl Place {
     pub(super) fn open_parent(&self, account: Option<&Account>) -> Result<(), Error> {
         // Ours alone, unless the server runs as somebody else; never mind the umask.
         let mode = if account.is_some() { 0o755 } else { 0o700 };
-        let missing: Vec<&Path> = self
-            .parent()
-            .ancestors()
-            .take_while(|folder| !folder.exists())
-            .collect();
+        let missing: Vec<&Path> = self.parent().ancestors().take_while(|folder| !folder.exists()).collect();
         for folder in missing.into_iter().rev() {
             let made = match fs::create_dir(folder) {
                 // Another command was faster.
@@ -156,10 +138,7 @@ impl Place {
         };
         match account::closed_folder(self.parent(), account) {
             None => Ok(()),
-            Some(folder) => Err(Error::Unreachable {
-                folder,
-                user: account.name.clone(),
-            }),
+            Some(folder) => Err(Error::Unreachable { folder, user: account.name.clone() }),
         }
     }
 }
@@ -175,19 +154,8 @@ mod tests {
 
     #[test]
     fn data_folder_is_where_the_first_variable_says() {
-        let set = [
-            ("HMS_DATA_DIR", "/a"),
-            ("XDG_DATA_HOME", "/b"),
-            ("HOME", "/c"),
-        ];
-        for (first, folder) in [
-            "/a/postgres",
-            "/b/hms/postgres",
-            "/c/.local/share/hms/postgres",
-        ]
-        .into_iter()
-        .enumerate()
-        {
+        let set = [("HMS_DATA_DIR", "/a"), ("XDG_DATA_HOME", "/b"), ("HOME", "/c")];
+        for (first, folder) in ["/a/postgres", "/b/hms/postgres", "/c/.local/share/hms/postgres"].into_iter().enumerate() {
             let found = data_dir_with(&set[first..], None);
             assert_eq!(found.as_deref(), Some(Path::new(folder)));
         }

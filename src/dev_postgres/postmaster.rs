@@ -21,12 +21,8 @@ const LOG_TAIL_LINES: usize = 20;
 
 /// What passes by itself: orphans of a killed server that are still going, a server that is just going down or coming
 /// up, and a port taken between our look at it and the start.
-const PASSING: [&str; 4] = [
-    "pre-existing shared memory block",
-    "lock file \"postmaster.pid\"",
-    "could not bind",
-    "could not create any TCP/IP sockets",
-];
+const PASSING: [&str; 4] =
+    ["pre-existing shared memory block", "lock file \"postmaster.pid\"", "could not bind", "could not create any TCP/IP sockets"];
 
 #[derive(Debug, PartialEq, Eq)]
 pub(super) enum State {
@@ -71,11 +67,7 @@ fn process(pid: u32, data_dir: &Path) -> Result<Process, Error> {
         let probe = probe.args(["-0", &pid.to_string()]).stderr(Stdio::null());
         let alive = probe.status().map_err(Error::io("run `kill -0`"))?;
         let alive = alive.success();
-        return Ok(if alive {
-            Process::Server
-        } else {
-            Process::Gone
-        });
+        return Ok(if alive { Process::Server } else { Process::Gone });
     }
     // The command line rather than the working folder: within a container even root may not look at the latter.
     let Ok(command_line) = fs::read(format!("/proc/{pid}/cmdline")) else {
@@ -83,9 +75,7 @@ fn process(pid: u32, data_dir: &Path) -> Result<Process, Error> {
     };
     let command_line = String::from_utf8_lossy(&command_line);
     let mut arguments = command_line.split('\0');
-    let program = arguments
-        .next()
-        .and_then(|path| Path::new(path).file_name());
+    let program = arguments.next().and_then(|path| Path::new(path).file_name());
     // A process that has ended but was not reaped has no command line. It counts as something else, as it does for the
     // server, which would wait for it forever in a container whose first process reaps nobody.
     if !program.is_some_and(|name| name == "postgres" || name == "postmaster") {
@@ -112,16 +102,14 @@ pub(super) async fn start(cluster: &Cluster) -> Result<u16, Error> {
     let mut odd_failures = 0;
     loop {
         let reason = match state(data_dir)? {
-            State::Running { port: Some(port) } => {
-                match session::connect(port, &cluster.password, "postgres").await {
-                    Ok(_) => return Ok(port),
-                    Err(session::Refusal::Password) => {
-                        let path = place.password();
-                        return Err(Error::PasswordRefused { path });
-                    }
-                    Err(session::Refusal::NotYet(reason)) => reason,
+            State::Running { port: Some(port) } => match session::connect(port, &cluster.password, "postgres").await {
+                Ok(_) => return Ok(port),
+                Err(session::Refusal::Password) => {
+                    let path = place.password();
+                    return Err(Error::PasswordRefused { path });
                 }
-            }
+                Err(session::Refusal::NotYet(reason)) => reason,
+            },
             State::Running { port: None } => "it has no port yet".to_owned(),
             down => {
                 if down == State::Stale {
@@ -190,9 +178,7 @@ fn remove_pid_file(data_dir: &Path) -> Result<(), Error> {
     let file = pid_file(data_dir);
     tracing::info!(file = %file.display(), "remove a stale pid file, its process is another one now");
     match fs::remove_file(&file) {
-        Err(error) if error.kind() != io::ErrorKind::NotFound => {
-            Err(Error::io(format_args!("remove {}", file.display()))(error))
-        }
+        Err(error) if error.kind() != io::ErrorKind::NotFound => Err(Error::io(format_args!("remove {}", file.display()))(error)),
         _ => Ok(()),
     }
 }
@@ -221,14 +207,8 @@ pub(super) async fn stop(cluster: &Cluster, mode: StopMode) -> Result<(), Error>
         StopMode::Fast => "fast",
         StopMode::Immediate => "immediate",
     };
-    let mut command =
-        cluster
-            .binaries
-            .command("pg_ctl", cluster.account.as_ref(), cluster.place.parent());
-    command
-        .args(["stop", "--wait", "--silent", "--mode", mode, "--pgdata"])
-        .arg(data_dir)
-        .args(["--timeout", &STOP_DEADLINE.as_secs().to_string()]);
+    let mut command = cluster.binaries.command("pg_ctl", cluster.account.as_ref(), cluster.place.parent());
+    command.args(["stop", "--wait", "--silent", "--mode", mode, "--pgdata"]).arg(data_dir).args(["--timeout", &STOP_DEADLINE.as_secs().to_string()]);
     let stopped = make::run("pg_ctl stop", command, STOP_DEADLINE * 2).await;
     match stopped {
         // It went down by itself in between.
@@ -277,15 +257,9 @@ mod tests {
     #[cfg(target_os = "linux")]
     fn pid_of_nobody_means_down_and_of_another_program_stale() {
         let no_process = u32::MAX;
-        assert_eq!(
-            state_with(&format!("{no_process}\n/x\n1\n5432\n")),
-            State::Down
-        );
+        assert_eq!(state_with(&format!("{no_process}\n/x\n1\n5432\n")), State::Down);
         let ourselves = std::process::id();
-        assert_eq!(
-            state_with(&format!("{ourselves}\n/x\n1\n5432\n")),
-            State::Stale
-        );
+        assert_eq!(state_with(&format!("{ourselves}\n/x\n1\n5432\n")), State::Stale);
     }
 
     #[test]

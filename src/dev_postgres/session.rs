@@ -20,19 +20,11 @@ pub(super) enum Refusal {
 /// Connects, or says within five seconds why not.
 pub(super) async fn connect(port: u16, password: &str, database: &str) -> Result<Client, Refusal> {
     let mut config = Config::new();
-    config
-        .host("127.0.0.1")
-        .port(port)
-        .user(SUPERUSER)
-        .password(password)
-        .dbname(database)
-        .application_name("hms dev_postgres");
+    config.host("127.0.0.1").port(port).user(SUPERUSER).password(password).dbname(database).application_name("hms dev_postgres");
     // Around the whole of it: the driver's own timeout ends with the TCP handshake.
     match tokio::time::timeout(CONNECT_TIMEOUT, config.connect(NoTls)).await {
         Err(_) => Err(Refusal::NotYet("it does not answer".to_owned())),
-        Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => {
-            Err(Refusal::Password)
-        }
+        Ok(Err(error)) if error.code() == Some(&SqlState::INVALID_PASSWORD) => Err(Refusal::Password),
         Ok(Err(error)) => Err(Refusal::NotYet(describe(&error))),
         Ok(Ok((client, connection))) => {
             // Ends by itself when the client is dropped.
@@ -44,34 +36,18 @@ pub(super) async fn connect(port: u16, password: &str, database: &str) -> Result
 
 /// Makes a database unless it is there.
 pub(super) async fn create_database(client: &Client, name: &str) -> Result<(), Error> {
-    let failed = |error: tokio_postgres::Error| Error::Database {
-        context: format!("create database {name}"),
-        reason: describe(&error),
-    };
+    let failed = |error: tokio_postgres::Error| Error::Database { context: format!("create database {name}"), reason: describe(&error) };
     // Looked for first only to keep an error out of the log each time; the race is settled below.
-    let found = client
-        .query_opt("select from pg_database where datname = $1", &[&name])
-        .await;
+    let found = client.query_opt("select from pg_database where datname = $1", &[&name]).await;
     if found.map_err(failed)?.is_some() {
         return Ok(());
     }
     // From template0, since a stranger's session on template1 would block a copy of that.
-    let sql = format!(
-        "create database \"{}\" template template0",
-        name.replace('"', "\"\"")
-    );
+    let sql = format!("create database \"{}\" template template0", name.replace('"', "\"\""));
     match client.batch_execute(&sql).await {
         Ok(()) => Ok(()),
         // Two at once: the loser sees the name taken, either by its check or by the unique index.
-        Err(error)
-            if [
-                Some(&SqlState::DUPLICATE_DATABASE),
-                Some(&SqlState::UNIQUE_VIOLATION),
-            ]
-            .contains(&error.code()) =>
-        {
-            Ok(())
-        }
+        Err(error) if [Some(&SqlState::DUPLICATE_DATABASE), Some(&SqlState::UNIQUE_VIOLATION)].contains(&error.code()) => Ok(()),
         Err(error) => Err(failed(error)),
     }
 }
@@ -91,9 +67,7 @@ fn describe(error: &tokio_postgres::Error) -> String {
 pub(super) fn percent_encode(name: &str) -> String {
     name.bytes()
         .map(|byte| match byte {
-            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => {
-                char::from(byte).to_string()
-            }
+            b'a'..=b'z' | b'A'..=b'Z' | b'0'..=b'9' | b'-' | b'_' | b'.' | b'~' => char::from(byte).to_string(),
             _ => format!("%{byte:02X}"),
         })
         .collect()

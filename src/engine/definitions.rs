@@ -80,5 +80,6 @@ impl Definitions {
 }
 
 fn compile(source: &Value) -> Result<File, String> {
-    definition_file::from_stored(source).map_err(|problems| problems.first().map_or_else(|| "unreadable".to_owned(), |problem| problem.message.clone()))
+    definition_file::from_stored(source)
+        .map_err(|problems| problems.first().map_or_else(|| "unreadable".to_owned(), |problem| problem.message.clone()))
 }

@@ -219,9 +219,11 @@ impl Engine {
         taking.cancel();
         let lost = dead.is_cancelled();
         if !lost {
-            let client = self.store.client().await?;
-            let released = workers::stop(&client, worker.lease.worker).await?;
-            info!(worker = worker.lease.worker, released, "stopped");
+            let stopped = async { workers::stop(&self.store.client().await?, worker.lease.worker).await };
+            match stopped.await {
+                Ok(released) => info!(worker = worker.lease.worker, released, "stopped"),
+                Err(error) => warn!(worker = worker.lease.worker, %error, "stopped without saying so: others will notice after the lease"),
+            }
         }
         beating.cancel();
         dead.cancel();

@@ -179,7 +179,16 @@ impl Runner {
         if before.0 == SagaState::Pending && live.saga.state != SagaState::Pending {
             story.insert(0, StoryLine { definition: deployed.definition.id.clone(), what: Happening::Started });
         }
-        let write = live.write(&advance, release);
+        // Handed over, it can go on at once; parked, when it is due; at its end or with a human, never.
+        let rests = live.saga.state.is_terminal() || live.saga.state == SagaState::CompFailed;
+        let next_due = if rests {
+            None
+        } else if self.stopping {
+            Some(now)
+        } else {
+            live.saga.next_due()
+        };
+        let write = live.write(&advance, release, next_due);
         measures::attempts(&deployed.definition, &advance.attempts, now);
         if live.saga.state.is_terminal() {
             measures::ended(&deployed.definition.id, &live.saga, now.since(live.started_at));

@@ -18,6 +18,7 @@ use crate::store::keys;
 /// How long counted sagas are good for: several scrapers share one count.
 const COUNTED: Duration = Duration::from_secs(5);
 
+/// Of the process and not of a router, as the gauges it fills are.
 static LAST_COUNT: LazyLock<Mutex<Option<Instant>>> = LazyLock::new(Mutex::default);
 static OPENAPI: LazyLock<String> = LazyLock::new(|| super::document().to_json().unwrap_or_default());
 

@@ -342,3 +342,32 @@ pub async fn finish(request: Request, next: Next) -> Response {
     problem.status = status;
     problem.write(&path)
 }
+
+#[cfg(test)]
+mod tests {
+    use axum::Router;
+    use axum::middleware::from_fn;
+    use axum::routing::get;
+    use tower::ServiceExt;
+    use tower_http::catch_panic::CatchPanicLayer;
+
+    use super::*;
+
+    #[tokio::test]
+    async fn a_panic_tells_its_client_an_id_and_nothing_else() {
+        let router = Router::new().route("/", get(async || -> Problem { panic!("the secret") }));
+        let router = router.layer(CatchPanicLayer::custom(from_panic)).layer(from_fn(finish));
+        let answer = router.oneshot(Request::new(Body::empty())).await.expect("infallible");
+        assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
+        let body = axum::body::to_bytes(answer.into_body(), 4096).await.expect("a body");
+        let body = String::from_utf8_lossy(&body);
+        assert!(body.contains("correlationId") && !body.contains("secret"), "{body}");
+    }
+
+    #[test]
+    fn every_kind_has_one_name() {
+        let mut names: Vec<&str> = KINDS.iter().map(|kind| kind.0).collect();
+        names.sort_unstable();
+        assert!(names.is_sorted_by(|a, b| a < b));
+    }
+}

@@ -268,10 +268,10 @@ impl Dsn {
                 Ok(read_only) => match (self.target, read_only) {
                     (Target::Any, _) | (Target::ReadWrite, false) | (Target::ReadOnly | Target::PreferReadOnly, true) => return Ok(alone),
                     (Target::PreferReadOnly, false) => fallback = fallback.or(Some(alone)),
-                    (Target::ReadWrite, true) => answers.push(format!("{} is read-only", host.name)),
-                    (Target::ReadOnly, false) => answers.push(format!("{} is not read-only", host.name)),
+                    (Target::ReadWrite, true) => answers.push(format!("{}:{} is read-only", host.name, host.port)),
+                    (Target::ReadOnly, false) => answers.push(format!("{}:{} is not read-only", host.name, host.port)),
                 },
-                Err(error) => answers.push(format!("{}: {error}", host.name)),
+                Err(error) => answers.push(format!("{}:{}: {error}", host.name, host.port)),
             }
         }
         fallback.ok_or_else(|| Error::Unavailable(answers.join("; ")))

@@ -82,6 +82,14 @@ pub fn latest() -> i32 {
     embedded::migrations::runner().get_migrations().iter().map(refinery::Migration::version).max().unwrap_or_default()
 }
 
+/// Changes with every migration: whoever keeps a migrated copy can tell whether it is still good.
+#[must_use]
+pub fn fingerprint() -> String {
+    let runner = embedded::migrations::runner();
+    let checksums: Vec<_> = runner.get_migrations().iter().map(|migration| migration.checksum().to_string()).collect();
+    checksums.join(" ")
+}
+
 /// Whether the sessions behind a connection change between transactions, as with `PgBouncer` in transaction mode: while one
 /// client holds a transaction on the session that the other just used, the other is given a new one.
 pub(super) async fn behind_pooler(dsn: &Dsn, client: &Client) -> Result<bool, Error> {

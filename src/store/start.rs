@@ -117,7 +117,20 @@ pub async fn start(client: &Client, worker: i32, sagas: &[NewSaga], notes: &[(Uu
     let after_tx = position.page.as_ref().map(|page| page.after_tx.to_string());
     let after_pos = position.page.as_ref().map(|page| page.after_pos);
     let own: [&(dyn ToSql + Sync); 14] = [
-        &ids, &numbers, &families, &keys, &again, &event_ids, &event_times, &correlations, &states, &owners, &deadlines, &reasons, &first_steps, &started,
+        &ids,
+        &numbers,
+        &families,
+        &keys,
+        &again,
+        &event_ids,
+        &event_times,
+        &correlations,
+        &states,
+        &owners,
+        &deadlines,
+        &reasons,
+        &first_steps,
+        &started,
     ];
     let cursor: [&(dyn ToSql + Sync); 8] = [&noted, &texts, &position.seq, &position.done, &target, &after_tx, &after_pos, &worker];
     let mut params: Vec<&(dyn ToSql + Sync)> = own.to_vec();
@@ -135,7 +148,10 @@ pub async fn start(client: &Client, worker: i32, sagas: &[NewSaga], notes: &[(Uu
 pub async fn note(client: &Client, notes: &[(Uuid, String)]) -> Result<(), Error> {
     let (ids, texts): (Vec<Uuid>, Vec<&str>) = notes.iter().map(|(id, text)| (*id, text.as_str())).unzip();
     client
-        .execute("insert into syncor.event_note (event_id, note) select * from unnest($1::uuid[], $2::text[]) on conflict do nothing", &[&ids, &texts])
+        .execute(
+            "insert into syncor.event_note (event_id, note) select * from unnest($1::uuid[], $2::text[]) on conflict do nothing",
+            &[&ids, &texts],
+        )
         .await?;
     Ok(())
 }

@@ -56,8 +56,10 @@ impl Listener {
             heard.notify_one();
         });
         // The server ends its side of a dead link by itself, so that the router's seat is not held by a ghost.
-        answer(client.batch_execute("set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 2; listen syncor_wake"))
-            .await?;
+        answer(
+            client.batch_execute("set tcp_keepalives_idle = 5; set tcp_keepalives_interval = 2; set tcp_keepalives_count = 2; listen syncor_wake"),
+        )
+        .await?;
         let row = answer(client.query_one("select pg_backend_pid()", &[])).await?;
         Ok(Self { session_pid: row.get(0), client, notified })
     }
@@ -121,11 +123,9 @@ impl Listener {
     }
 
     async fn flag(&self, sql: &str, lock: i32) -> Result<bool, Error> {
-        let row = answer(self.client.query_typed(
-            sql,
-            &[(&LOCK_CLASS, tokio_postgres::types::Type::INT4), (&lock, tokio_postgres::types::Type::INT4)],
-        ))
-        .await?;
+        let row =
+            answer(self.client.query_typed(sql, &[(&LOCK_CLASS, tokio_postgres::types::Type::INT4), (&lock, tokio_postgres::types::Type::INT4)]))
+                .await?;
         Ok(row.first().is_some_and(|row| row.get(0)))
     }
 }

@@ -1,7 +1,7 @@
 //! The text of a file, for showing its lines beside what is wrong with them.
 
 use super::problem::{Problem, Severity};
-use super::tree::Place;
+use super::tree::{DEPTH_MAX, Place};
 
 /// A file that is being read.
 #[derive(Debug)]
@@ -57,9 +57,12 @@ impl<'a> Page<'a> {
 
     /// What the YAML scanner refused, with the likely reason.
     pub(super) fn broken_yaml(&self, line: usize, column: usize, info: &str) -> Problem {
+        let place = |line: usize, column: usize, width: usize| Place { line, column, width, end_line: line, end_column: column + width };
+        if info.contains("recursion limit") {
+            return self.error(place(line, column, 1), format!("lists and maps nest more than {DEPTH_MAX} deep"), None);
+        }
         // The scanner often notices on the next line: the reason lies on the last one with content.
         let suspects = [line, line.saturating_sub(1)];
-        let place = |line: usize, column: usize, width: usize| Place { line, column, width, end_line: line, end_column: column + width };
         for number in suspects {
             let text = self.line(number);
             let indent = text.len() - text.trim_start().len();
@@ -73,8 +76,8 @@ impl<'a> Page<'a> {
                     if value.contains('\'') { format!("\"{}\"", value.replace('\\', "\\\\").replace('"', "\\\"")) } else { format!("'{value}'") };
                 let message = format!("YAML cannot read this line ({info})");
                 let in_map = value.strip_prefix('{').is_some_and(|inner| inner.trim_start().starts_with(|first: char| first.is_ascii_alphabetic()));
-                let help = if in_map {
-                    "quote the whole expression where one inside `{…}` holds `[`, `{`, `,` or `: `".to_owned()
+                let help = if in_map || value.len() > 200 {
+                    "quote the whole expression; inside `{…}` also one that holds `[`, `{` or `,`".to_owned()
                 } else {
                     format!("quote the whole expression: {quoted}")
                 };

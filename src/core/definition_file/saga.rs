@@ -72,7 +72,7 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, revision: String) -> Op
         match &list.kind {
             Kind::List(items) if items.is_empty() => reader.error(list.place, "a saga needs at least one step", None),
             Kind::List(items) if items.len() > STEPS_MAX => {
-                reader.error(list.place, format!("a saga has at most {STEPS_MAX} steps, not {}", items.len()), None)
+                reader.error(list.place, format!("a saga has at most {STEPS_MAX} steps, not {}", items.len()), None);
             }
             Kind::List(items) => steps = step::read_all(reader, items, inherited),
             _ => reader.error(list.place, format!("`steps` must be a list, not {}", list.what()), Some("start each step with `- name:`")),

@@ -170,7 +170,7 @@ impl Builder<'_> {
                     ScalarStyle::Literal | ScalarStyle::Folded => Style::Block,
                 };
                 if self.is_key_next() {
-                    self.key(text.into_owned(), place);
+                    self.key(&text, place);
                 } else {
                     let kind = if style == Style::Plain { plain(&text) } else { Kind::Text(text.into_owned(), style) };
                     self.close(Node { place, kind });
@@ -216,10 +216,10 @@ impl Builder<'_> {
         matches!(self.open.last(), Some(Open::Map(_, _, Names { waiting: None, .. })))
     }
 
-    fn key(&mut self, name: String, place: Place) {
+    fn key(&mut self, name: &str, place: Place) {
         let Some(Open::Map(_, _, names)) = self.open.last_mut() else { return };
-        let first = names.lines.insert(name.clone(), place.line);
-        names.waiting = Some(Key { name: name.clone(), place });
+        let first = names.lines.insert(name.to_owned(), place.line);
+        names.waiting = Some(Key { name: name.to_owned(), place });
         if name == "<<" {
             self.refuse(place, "YAML merge keys (`<<`) are not allowed", Some("write the values out"));
         } else if let Some(line) = first {

@@ -112,7 +112,7 @@ fn children<'a>(node: &'a Tree, mut visit: impl FnMut(&'a Tree)) {
         Expr::Unspecified | Expr::Ident(_) | Expr::Literal(_) => {}
         Expr::Call(call) => call.target.as_deref().into_iter().chain(&call.args).for_each(visit),
         Expr::Comprehension(inner) => {
-            [&inner.iter_range, &inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result].into_iter().for_each(visit)
+            [&inner.iter_range, &inner.accu_init, &inner.loop_cond, &inner.loop_step, &inner.result].into_iter().for_each(visit);
         }
         Expr::List(list) => list.elements.iter().for_each(visit),
         Expr::Select(select) => visit(&select.operand),

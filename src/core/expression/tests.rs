@@ -1,6 +1,9 @@
 use super::*;
+use crate::core::event::Event;
+use crate::core::payload::Payload;
 use crate::core::time::Timestamp;
 use serde_json::json;
+use uuid::Uuid;
 
 const ALL: &[Root] = &[Root::Data, Root::Event, Root::Saga, Root::Steps, Root::Step, Root::Response];
 
@@ -230,3 +233,80 @@ fn every_listed_function_exists() {
         assert!(known, "{name}");
     }
 }
+
+proptest::proptest! {
+    #[test]
+    fn random_expressions_never_panic(words in proptest::collection::vec(0..WORDS.len(), 1..14)) {
+        let source: String = words.into_iter().map(|word| WORDS[word]).collect();
+        if let Ok(expression) = compile_all(&source) {
+            let event = event(json!({"n": i64::MIN, "f": 1e308, "s": "é😀", "l": [1, "x", null], "m": {"a": {"b": [1]}}}));
+            let message = expression.evaluate(&Scope::of_event(&event)).err().map(|error| error.message);
+            assert_ne!(message.as_deref(), Some("the expression cannot be evaluated"), "{source}");
+        }
+    }
+}
+
+/// Pieces that make many valid expressions by chance.
+const WORDS: &[&str] = &[
+    "data.n",
+    "data.f",
+    "data.s",
+    "data.l",
+    "data.m",
+    "data",
+    "event.time",
+    ".a",
+    "[0]",
+    "[-1]",
+    "['a']",
+    " + ",
+    " - ",
+    " * ",
+    " / ",
+    " % ",
+    " == ",
+    " < ",
+    " in ",
+    " && ",
+    "!",
+    "-",
+    "(",
+    ")",
+    " ? ",
+    " : ",
+    "1",
+    "-1",
+    "9223372036854775807",
+    "1u",
+    "0",
+    "0.0",
+    "'x'",
+    "b'x'",
+    "null",
+    "true",
+    "int(",
+    "uint(",
+    "double(",
+    "string(",
+    "timestamp(",
+    "duration(",
+    "'9999999999s'",
+    "'-1h'",
+    "type(",
+    "size(",
+    ".size()",
+    ".matches('(a+)+$')",
+    ".contains('x')",
+    ".map(x, x + 1)",
+    ".exists(x, x == 1)",
+    ".filter(x, true)",
+    ".getFullYear()",
+    ".getHours('+99:99')",
+    ".getDate('Nowhere')",
+    "[",
+    "]",
+    "{'a': ",
+    "}",
+    ", ",
+    "has(data.m.a)",
+];

@@ -74,14 +74,24 @@ impl ReadStore {
 
     /// A transaction to read in; it ends when it is dropped.
     async fn snapshot(&self) -> Result<Transaction<'static, Postgres>, Error> {
-        // Connections that broke while they were idle show here, before anything was asked: take the next one.
+        // Connections that broke while they were idle show here, before anything was asked: take the next one. One may show
+        // twice, first with the server's goodbye and then as closed.
         let mut broken = 0;
         loop {
             match self.pool.begin_with(BEGIN).await {
-                Err(sqlx::Error::Io(_) | sqlx::Error::Protocol(_)) if broken < self.pool.options().get_max_connections() => broken += 1,
+                Err(error) if is_broken(&error) && broken < 2 * self.pool.options().get_max_connections() => broken += 1,
                 result => return Ok(result?),
             }
         }
+    }
+}
+
+fn is_broken(error: &sqlx::Error) -> bool {
+    match error {
+        sqlx::Error::Io(_) | sqlx::Error::Protocol(_) => true,
+        // Said to a session that was idle when the server stopped or somebody ended it.
+        sqlx::Error::Database(db) => matches!(db.code().as_deref(), Some("57P01" | "57P02")),
+        _ => false,
     }
 }
 

@@ -32,11 +32,7 @@ impl Agency {
     pub(super) async fn start(url: &str) -> Self {
         let orchestrator = Orchestrator::start().await;
         let services = Services::start(options(url, &orchestrator)).await.unwrap();
-        Self {
-            services,
-            orchestrator,
-            client: Client::builder(TokioExecutor::new()).build_http(),
-        }
+        Self { services, orchestrator, client: Client::builder(TokioExecutor::new()).build_http() }
     }
 
     pub(super) async fn total(&self) -> i64 {
@@ -48,18 +44,8 @@ impl Agency {
         self.send(ask.service, ask.path, &headers, &body).await
     }
 
-    pub(super) async fn send(
-        &self,
-        service: &str,
-        path: &str,
-        headers: &[(&str, String)],
-        body: &str,
-    ) -> (u16, Value) {
-        let (_, address) = self
-            .services
-            .addresses()
-            .find(|(name, _)| *name == service)
-            .unwrap();
+    pub(super) async fn send(&self, service: &str, path: &str, headers: &[(&str, String)], body: &str) -> (u16, Value) {
+        let (_, address) = self.services.addresses().find(|(name, _)| *name == service).unwrap();
         let mut request = Request::post(format!("http://{address}{path}"));
         for (name, value) in headers {
             request = request.header(*name, value);
@@ -73,11 +59,7 @@ impl Agency {
 }
 
 pub(super) fn options(url: &str, orchestrator: &Orchestrator) -> Options {
-    Options {
-        claimants: 2000,
-        payments: 500,
-        ..Options::new(url, &orchestrator.jwks_url)
-    }
+    Options { claimants: 2000, payments: 500, ..Options::new(url, &orchestrator.jwks_url) }
 }
 
 /// One call of a step.
@@ -94,22 +76,8 @@ pub(super) struct Ask {
 }
 
 impl Ask {
-    pub(super) fn new(
-        service: &'static str,
-        path: &'static str,
-        step: &'static str,
-        action: &'static str,
-        saga: &str,
-    ) -> Self {
-        Self {
-            service,
-            path,
-            step,
-            action,
-            saga: saga.to_owned(),
-            context: Value::Null,
-            fence: None,
-        }
+    pub(super) fn new(service: &'static str, path: &'static str, step: &'static str, action: &'static str, saga: &str) -> Self {
+        Self { service, path, step, action, saga: saga.to_owned(), context: Value::Null, fence: None }
     }
 
     pub(super) fn recalc(saga: &str) -> Self {
@@ -141,11 +109,7 @@ impl Orchestrator {
         let address = listener.local_addr().unwrap();
         let router = Router::new().route("/.well-known/jwks.json", jwks);
         tokio::spawn(axum::serve(listener, router).into_future());
-        let orchestrator = Self {
-            jwks_url: format!("http://{address}/.well-known/jwks.json"),
-            keys,
-            fence: AtomicI64::new(100),
-        };
+        let orchestrator = Self { jwks_url: format!("http://{address}/.well-known/jwks.json"), keys, fence: AtomicI64::new(100) };
         orchestrator.publish("first", 7).await;
         orchestrator
     }
@@ -161,18 +125,9 @@ impl Orchestrator {
     }
 
     /// Headers, the token first, and the body.
-    pub(super) fn signed_by(
-        &self,
-        kid: &str,
-        seed: u8,
-        ask: &Ask,
-    ) -> (Vec<(&'static str, String)>, String) {
-        let Ask {
-            saga, step, action, ..
-        } = ask;
-        let fence = ask
-            .fence
-            .unwrap_or_else(|| self.fence.fetch_add(1, Ordering::Relaxed));
+    pub(super) fn signed_by(&self, kid: &str, seed: u8, ask: &Ask) -> (Vec<(&'static str, String)>, String) {
+        let Ask { saga, step, action, .. } = ask;
+        let fence = ask.fence.unwrap_or_else(|| self.fence.fetch_add(1, Ordering::Relaxed));
         let do_key = (*action == "undo").then(|| format!("{saga}/{step}/do"));
         let body = json!({
             "sagaId": saga, "definition": "dol.benefit.increase.v1", "correlationId": "c",
@@ -183,20 +138,13 @@ impl Orchestrator {
             "data": {"policyId": "dol.unemployment.v3", "percent": 5}, "steps": {},
         })
         .to_string();
-        let now = SystemTime::now()
-            .duration_since(UNIX_EPOCH)
-            .unwrap()
-            .as_secs();
+        let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap().as_secs();
         let claims = json!({
             "iss": "hms-orch", "aud": ask.service, "sub": saga, "step": step, "action": action,
             "attempt": 1, "fence": fence, "jti": format!("{fence}"), "iat": now, "nbf": now,
             "exp": now + 60, "bh": URL_SAFE_NO_PAD.encode(Sha256::digest(&body)),
         });
-        let header = Header {
-            typ: Some("hms-step+jwt".to_owned()),
-            kid: Some(kid.to_owned()),
-            ..Header::new(Algorithm::EdDSA)
-        };
+        let header = Header { typ: Some("hms-step+jwt".to_owned()), kid: Some(kid.to_owned()), ..Header::new(Algorithm::EdDSA) };
         let token = jsonwebtoken::encode(&header, &claims, &key(seed)).unwrap();
         let headers = vec![
             ("Authorization", format!("Bearer {token}")),
@@ -213,10 +161,7 @@ impl Orchestrator {
 
 /// An Ed25519 key made of a seed: PKCS #8 is a fixed prefix and the 32 bytes.
 fn key(seed: u8) -> EncodingKey {
-    let mut der = vec![
-        0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04,
-        0x20,
-    ];
+    let mut der = vec![0x30, 0x2e, 0x02, 0x01, 0x00, 0x30, 0x05, 0x06, 0x03, 0x2b, 0x65, 0x70, 0x04, 0x22, 0x04, 0x20];
     der.extend([seed; 32]);
     EncodingKey::from_ed_der(&der)
 }

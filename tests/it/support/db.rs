@@ -4,10 +4,7 @@
 //! A test's database is dropped at its end, and kept for an hour where the test failed; what killed runs leave behind is
 //! swept by later ones.
 
-#![allow(
-    dead_code,
-    reason = "each test binary that includes this file uses its part of it"
-)]
+#![allow(dead_code, reason = "each test binary that includes this file uses its part of it")]
 
 use std::{
     env,
@@ -40,8 +37,17 @@ pub(crate) struct TestDatabase {
     pub(crate) cluster: &'static Cluster,
 }
 
-/// An empty database.
+/// A database with our schema in it.
 pub(crate) async fn database() -> TestDatabase {
+    database_with(&syncor::store::migrate::fingerprint(), async |url| {
+        let dsn = syncor::store::dsn::Dsn::parse(&url).unwrap();
+        syncor::store::migrate::migrate(&dsn).await.unwrap();
+    })
+    .await
+}
+
+/// An empty database.
+pub(crate) async fn empty_database() -> TestDatabase {
     let cluster = shared_cluster().await;
     let admin = connect(&cluster.url("postgres")).await;
     let name = new_name(&admin).await;
@@ -53,17 +59,11 @@ pub(crate) async fn database() -> TestDatabase {
 ///
 /// The key stands for all that `prepare` does, so a digest of the migrations is a good one.
 /// `prepare` gets the URL of an empty database and closes its sessions before it returns.
-pub(crate) async fn database_with(
-    template_key: &str,
-    prepare: impl AsyncFnOnce(String),
-) -> TestDatabase {
+pub(crate) async fn database_with(template_key: &str, prepare: impl AsyncFnOnce(String)) -> TestDatabase {
     let cluster = shared_cluster().await;
     let admin = connect(&cluster.url("postgres")).await;
     let digest = Sha256::digest(template_key);
-    let digest: String = digest[..8]
-        .iter()
-        .map(|byte| format!("{byte:02x}"))
-        .collect();
+    let digest: String = digest[..8].iter().map(|byte| format!("{byte:02x}")).collect();
     let template = format!("hms_template_{digest}");
     let name = new_name(&admin).await;
     // Shared, so that no sweep of another process drops the template in between.
@@ -93,11 +93,7 @@ pub(crate) async fn own_cluster() -> OwnCluster {
         options.settings.push((name.to_owned(), "on".to_owned()));
     }
     let cluster = Cluster::ensure(&options).await.unwrap();
-    OwnCluster {
-        cluster,
-        folder,
-        _alive: alive,
-    }
+    OwnCluster { cluster, folder, _alive: alive }
 }
 
 /// See [`own_cluster`].
@@ -126,11 +122,7 @@ impl Drop for OwnCluster {
 
 impl TestDatabase {
     fn new(cluster: &'static Cluster, name: String) -> Self {
-        Self {
-            url: cluster.url(&name),
-            name,
-            cluster,
-        }
+        Self { url: cluster.url(&name), name, cluster }
     }
 }
 
@@ -163,36 +155,22 @@ pub(crate) async fn connect(url: &str) -> Client {
 pub(crate) fn base_dir() -> PathBuf {
     let target = Path::new(env!("CARGO_TARGET_TMPDIR"));
     let id = Command::new("id").arg("-u").output().unwrap();
-    let uid: u32 = String::from_utf8(id.stdout)
-        .unwrap()
-        .trim()
-        .parse()
-        .unwrap();
+    let uid: u32 = String::from_utf8(id.stdout).unwrap().trim().parse().unwrap();
     let open = |folder: &Path| fs::metadata(folder).is_ok_and(|found| found.mode() & 0o001 != 0);
     if uid != 0 || target.ancestors().all(open) {
         return target.to_owned();
     }
     let folder = PathBuf::from(format!("/var/tmp/syncor-tests-{uid}"));
-    fs::DirBuilder::new()
-        .recursive(true)
-        .mode(0o755)
-        .create(&folder)
-        .unwrap();
+    fs::DirBuilder::new().recursive(true).mode(0o755).create(&folder).unwrap();
     let owner = fs::symlink_metadata(&folder).unwrap();
-    assert!(
-        owner.is_dir() && owner.uid() == uid,
-        "{} belongs to somebody else",
-        folder.display()
-    );
+    assert!(owner.is_dir() && owner.uid() == uid, "{} belongs to somebody else", folder.display());
     folder
 }
 
 async fn shared_cluster() -> &'static Cluster {
     SHARED
         .get_or_init(|| async {
-            let cluster = Cluster::ensure(&options(base_dir().join("pg")))
-                .await
-                .unwrap();
+            let cluster = Cluster::ensure(&options(base_dir().join("pg"))).await.unwrap();
             sweep_databases(&connect(&cluster.url("postgres")).await).await;
             cluster
         })
@@ -201,23 +179,11 @@ async fn shared_cluster() -> &'static Cluster {
 
 fn options(data_dir: PathBuf) -> Options {
     let settings = [("max_connections", "300")];
-    Options {
-        data_dir,
-        fsync: false,
-        port: None,
-        settings: settings
-            .map(|(name, value)| (name.to_owned(), value.to_owned()))
-            .to_vec(),
-    }
+    Options { data_dir, fsync: false, port: None, settings: settings.map(|(name, value)| (name.to_owned(), value.to_owned())).to_vec() }
 }
 
 /// Made under another name and renamed when whole, so that a killed test process leaves no half template.
-async fn make_template(
-    cluster: &Cluster,
-    admin: &Client,
-    template: &str,
-    prepare: impl AsyncFnOnce(String),
-) {
+async fn make_template(cluster: &Cluster, admin: &Client, template: &str, prepare: impl AsyncFnOnce(String)) {
     if exists(admin, template).await {
         return;
     }
@@ -233,9 +199,7 @@ async fn make_template(
         for sql in [
             format!("alter database {making} is_template true allow_connections false"),
             // Its age, for the sweep.
-            format!(
-                "do $$ begin execute format('comment on database {making} is %L', extract(epoch from now())::bigint); end $$"
-            ),
+            format!("do $$ begin execute format('comment on database {making} is %L', extract(epoch from now())::bigint); end $$"),
             format!("alter database {making} rename to {template}"),
         ] {
             admin.batch_execute(&sql).await.unwrap();
@@ -255,9 +219,7 @@ async fn exists(admin: &Client, name: &str) -> bool {
 }
 
 async fn create(admin: &Client, name: &str, template: &str) -> Result<(), tokio_postgres::Error> {
-    admin
-        .batch_execute(&format!("create database {name} template {template}"))
-        .await
+    admin.batch_execute(&format!("create database {name} template {template}")).await
 }
 
 /// The name tells the sweep its age, by the server's clock.
@@ -308,15 +270,10 @@ fn sweep_own_clusters(base: &Path) {
         }
         let pid = postmaster_pid(&folder.join("pg"));
         let ours = |pid: &u32| {
-            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| {
-                String::from_utf8_lossy(&line).contains(&*folder.to_string_lossy())
-            })
+            fs::read(format!("/proc/{pid}/cmdline")).is_ok_and(|line| String::from_utf8_lossy(&line).contains(&*folder.to_string_lossy()))
         };
         if let Some(pid) = pid.filter(ours) {
-            Command::new("kill")
-                .args(["-QUIT", &pid.to_string()])
-                .status()
-                .ok();
+            Command::new("kill").args(["-QUIT", &pid.to_string()]).status().ok();
         }
         fs::remove_dir_all(&folder).ok();
     }
@@ -329,13 +286,11 @@ pub(crate) fn postmaster_pid(data_dir: &Path) -> Option<u32> {
 }
 
 /// For `Drop`, which may run within a runtime: a thread and a runtime of their own, waited for.
-fn block_on<T: Send>(work: impl Future<Output = T> + Send) -> T {
+pub(crate) fn block_on<T: Send>(work: impl Future<Output = T> + Send) -> T {
     thread::scope(|scope| {
         scope
             .spawn(|| {
-                let runtime = tokio::runtime::Builder::new_current_thread()
-                    .enable_all()
-                    .build();
+                let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
                 runtime.unwrap().block_on(work)
             })
             .join()

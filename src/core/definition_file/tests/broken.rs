@@ -31,6 +31,7 @@ fn words(problem: &Problem) -> String {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn every_mistake_names_its_place() {
     let table: Vec<(String, usize, usize, &str)> = vec![
         (seed_with(7, "    cal: payment-svc:/recalc"), 7, 5, "unknown key `cal` / did you mean `call`?"),
@@ -103,7 +104,7 @@ fn every_mistake_names_its_place() {
             seed_with(3, "dedupe: {key: data.list[0], after: never}"),
             3,
             9,
-            "YAML cannot read this line (while parsing a flow mapping, did not find expected ',' or '}') / quote the whole expression where one inside `{…}` holds `[`, `{`, `,` or `: `",
+            "YAML cannot read this line (while parsing a flow mapping, did not find expected ',' or '}') / quote the whole expression; inside `{…}` also one that holds `[`, `{` or `,`",
         ),
         (seed_with(3, "dedupe: {key: dta.x, after: never}"), 3, 15, "unknown variable `dta`: did you mean `data`?"),
         (

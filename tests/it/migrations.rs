@@ -1,0 +1,159 @@
+//! Migrating: repeatable, safe with several starts at once, in a schema of the DBA's, and with texts that say what to do.
+
+use std::time::{Duration, Instant};
+
+use syncor::store::Error;
+use syncor::store::dsn::Dsn;
+use syncor::store::migrate::{Report, check, latest, migrate};
+use tokio_postgres::Client;
+
+use crate::support::db::{self, connect};
+use crate::support::role::role;
+
+async fn report(url: &str) -> Result<Report, Error> {
+    migrate(&Dsn::parse(url).unwrap()).await
+}
+
+async fn refusal(url: &str) -> String {
+    match report(url).await {
+        Err(Error::Schema(text)) => text,
+        other => panic!("not refused: {other:?}"),
+    }
+}
+
+async fn wait_until(client: &Client, question: &str) {
+    let end = Instant::now() + Duration::from_secs(20);
+    while !client.query_one(question, &[]).await.unwrap().get::<_, bool>(0) {
+        assert!(Instant::now() < end, "never true: {question}");
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
+async fn an_empty_database_is_migrated_once() {
+    let db = db::empty_database().await;
+    let client = connect(&db.url).await;
+    let text = check(&client).await.unwrap_err().to_string();
+    assert!(text.starts_with("the database has no schema syncor yet"), "{text}");
+
+    let first = report(&db.url).await.unwrap();
+    assert_eq!(first.applied.first().map(String::as_str), Some("V001__ledger"));
+    assert_eq!((i32::try_from(first.applied.len()).unwrap(), first.version), (latest(), latest()));
+    check(&client).await.unwrap();
+    assert_eq!(report(&db.url).await.unwrap(), Report { applied: vec![], version: latest() });
+}
+
+#[tokio::test]
+async fn six_starts_at_once_all_succeed_and_one_of_them_migrates() {
+    let db = db::empty_database().await;
+    let starts: Vec<_> = (0..6)
+        .map(|_| {
+            let url = db.url.clone();
+            tokio::spawn(async move { report(&url).await })
+        })
+        .collect();
+    let mut applied = Vec::new();
+    for start in starts {
+        let report = start.await.unwrap().unwrap();
+        assert_eq!(report.version, latest());
+        applied.extend(report.applied);
+    }
+    assert_eq!(i32::try_from(applied.len()).unwrap(), latest(), "{applied:?}");
+}
+
+#[tokio::test]
+async fn a_schema_made_by_the_dba_is_enough() {
+    let db = db::empty_database().await;
+    let role = role(&db).await;
+    let text = refusal(&role.url).await;
+    assert!(text.contains(&format!("let a DBA run `create schema syncor authorization \"{}\"`", role.name)), "{text}");
+
+    let admin = connect(&db.url).await;
+    admin.batch_execute("create schema syncor").await.unwrap();
+    let text = refusal(&role.url).await;
+    let grant = format!("grant usage, create on schema syncor to \"{}\"", role.name);
+    assert!(text.contains(&grant), "{text}");
+
+    admin.batch_execute(&grant).await.unwrap();
+    assert_eq!(report(&role.url).await.unwrap().version, latest());
+    let outside = "select count(*) from pg_class c where relowner = (select oid from pg_roles where rolname = current_user)
+                      and relnamespace <> 'syncor'::regnamespace and relkind in ('r', 'p', 'v', 'S') ";
+    assert_eq!(connect(&role.url).await.query_one(outside, &[]).await.unwrap().get::<_, i64>(0), 0);
+}
+
+#[tokio::test]
+async fn older_code_and_changed_migrations_are_refused() {
+    let db = db::database().await;
+    let client = connect(&db.url).await;
+    let newer = "insert into syncor.schema_history (version, name, applied_on, checksum) values (900, 'later', '2026-01-01T00:00:00Z', '1')";
+    client.batch_execute(newer).await.unwrap();
+    let text = refusal(&db.url).await;
+    assert_eq!(text, format!("the schema is at version 900, this program knows versions up to {}: use a newer hms-orch", latest()));
+    assert_eq!(check(&client).await.unwrap_err().to_string(), text);
+
+    client.batch_execute("delete from syncor.schema_history where version = 900").await.unwrap();
+    client.batch_execute("update syncor.schema_history set checksum = '1' where version = 2").await.unwrap();
+    let text = refusal(&db.url).await;
+    assert!(text.starts_with("migration V002__definitions was applied with another content"), "{text}");
+}
+
+#[tokio::test]
+async fn a_role_that_may_not_read_the_history_is_told_so() {
+    let db = db::database().await;
+    let role = role(&db).await;
+    let text = check(&connect(&role.url).await).await.unwrap_err().to_string();
+    assert!(text.starts_with("this role may not read syncor.schema_history"), "{text}");
+}
+
+#[tokio::test]
+async fn with_nothing_to_do_no_lock_is_waited_for() {
+    let db = db::database().await;
+    let mut blocker = connect(&db.url).await;
+    let transaction = blocker.transaction().await.unwrap();
+    let tables = "select string_agg(format('syncor.%I', relname), ', ') from pg_class
+                   where relnamespace = 'syncor'::regnamespace and relkind in ('r', 'p') and relname <> 'schema_history'";
+    let tables: String = transaction.query_one(tables, &[]).await.unwrap().get(0);
+    transaction.batch_execute(&format!("lock table {tables} in access exclusive mode; select pg_advisory_xact_lock(1399152195, 2)")).await.unwrap();
+    let done = tokio::time::timeout(Duration::from_secs(10), report(&db.url)).await;
+    assert_eq!(done.expect("it waited").unwrap().applied, Vec::<String>::new());
+}
+
+#[tokio::test]
+async fn a_migration_that_waits_lets_go_and_tries_again() {
+    let db = db::database().await;
+    let mut blocker = connect(&db.url).await;
+    let watcher = connect(&db.url).await;
+    // As if the views had never been made.
+    blocker
+        .batch_execute(
+            "do $$ declare v record; begin
+               for v in select relname from pg_class where relnamespace = 'syncor'::regnamespace and relkind = 'v'
+               loop execute format('drop view syncor.%I cascade', v.relname); end loop;
+             end $$;
+             drop function syncor.emit; drop function syncor.why; delete from syncor.schema_history where version >= 6",
+        )
+        .await
+        .unwrap();
+    let transaction = blocker.transaction().await.unwrap();
+    transaction.batch_execute("lock table syncor.saga in access exclusive mode").await.unwrap();
+    let url = db.url.clone();
+    let migration = tokio::spawn(async move { report(&url).await });
+    let waits = "exists (select from pg_locks where relation = 'syncor.saga'::regclass and not granted)";
+    for _ in 0..2 {
+        wait_until(&watcher, &format!("select {waits}")).await;
+        wait_until(&watcher, &format!("select not {waits}")).await;
+    }
+    transaction.rollback().await.unwrap();
+    assert_eq!(migration.await.unwrap().unwrap().applied.first().map(String::as_str), Some("V006__reading"));
+}
+
+#[tokio::test]
+async fn every_relation_and_column_says_what_it_is() {
+    let db = db::database().await;
+    let silent = "select c.relname || coalesce('.' || a.attname, '') from pg_class c
+                    left join pg_attribute a on a.attrelid = c.oid and a.attnum > 0 and not a.attisdropped
+                   where c.relnamespace = 'syncor'::regnamespace and c.relkind in ('r', 'p', 'v')
+                     and (obj_description(c.oid, 'pg_class') is null or col_description(c.oid, a.attnum) is null)";
+    let silent: Vec<String> = connect(&db.url).await.query(silent, &[]).await.unwrap().iter().map(|row| row.get(0)).collect();
+    assert_eq!(silent, Vec::<String>::new());
+}

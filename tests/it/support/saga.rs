@@ -1,0 +1,56 @@
+//! Publishing events and looking at sagas, by SQL, as a user would.
+
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio_postgres::Client;
+use uuid::Uuid;
+
+use super::until;
+
+/// A saga as `syncor.sagas` shows it.
+#[derive(Debug)]
+pub(crate) struct SagaView {
+    pub(crate) id: Uuid,
+    pub(crate) state: String,
+    pub(crate) clean: bool,
+    pub(crate) reason: Option<String>,
+}
+
+pub(crate) async fn publish(client: &Client, kind: &str, data: Value) -> Uuid {
+    client.query_one("insert into syncor.events (type, data) values ($1, $2) returning id", &[&kind, &data]).await.unwrap().get(0)
+}
+
+/// The saga that an event started, once it is in one of these states.
+pub(crate) async fn saga_in(client: &Client, event: Uuid, states: &[&str], limit: Duration) -> SagaView {
+    let states: Vec<String> = states.iter().map(|state| (*state).to_owned()).collect();
+    until(&format!("saga of event {event} in {states:?}"), limit, async || {
+        let row = client
+            .query_opt("select id, state, clean, reason from syncor.sagas where event_id = $1 and state = any($2)", &[&event, &states])
+            .await
+            .unwrap()?;
+        Some(SagaView { id: row.get(0), state: row.get(1), clean: row.get(2), reason: row.get(3) })
+    })
+    .await
+}
+
+pub(crate) async fn ended(client: &Client, event: Uuid) -> SagaView {
+    saga_in(client, event, &["completed", "failed", "cancelled", "aborted", "rejected", "comp_failed"], Duration::from_secs(20)).await
+}
+
+pub(crate) async fn count(client: &Client, sql: &str) -> i64 {
+    client.query_one(sql, &[]).await.unwrap().get(0)
+}
+
+/// A saga of `n` steps s1..sn, each with an undo, all at the stub.
+pub(crate) fn saga_of(n: usize, address: std::net::SocketAddr, further: &str) -> String {
+    use std::fmt::Write;
+    let mut text = String::from("id: test.saga.v1\ntrigger: test.go\n");
+    text.push_str(further);
+    text.push_str("steps:\n");
+    for i in 1..=n {
+        write!(text, "  - {{name: s{i}, call: \"svc:/s{i}\", compensate: \"svc:/u{i}\"}}\n").unwrap();
+    }
+    write!(text, "---\nid: test-services\nservices:\n  svc: {{url: \"http://{address}\", allow: [127.0.0.0/8]}}\n").unwrap();
+    text
+}

@@ -1,0 +1,176 @@
+//! A real HTTP service on loopback that does what a script says, byte for byte, and keeps a journal of every call.
+
+use std::collections::HashMap;
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex};
+use std::time::Duration;
+
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::task::JoinHandle;
+
+/// What the service does with a call.
+#[derive(Clone, Debug)]
+pub(crate) enum Answer {
+    /// Replies with a status and a JSON body.
+    Json(u16, Value),
+    /// Replies with a status, further header lines and a raw body.
+    Raw(u16, String, Vec<u8>),
+    /// Sends these bytes instead of HTTP.
+    Garbage(Vec<u8>),
+    /// Reads the call, then cuts the connection.
+    Reset,
+    /// Reads the call and never answers.
+    Hang,
+    /// Waits, then answers.
+    Slow(Duration, Box<Answer>),
+}
+
+impl Answer {
+    pub(crate) fn ok() -> Self {
+        Self::Json(200, serde_json::json!({}))
+    }
+}
+
+/// A call as the service saw it.
+#[derive(Clone, Debug)]
+pub(crate) struct Seen {
+    pub(crate) path: String,
+    pub(crate) headers: HashMap<String, String>,
+    pub(crate) body: Value,
+}
+
+impl Seen {
+    pub(crate) fn header(&self, name: &str) -> &str {
+        self.headers.get(name).map_or("", String::as_str)
+    }
+
+    pub(crate) fn fence(&self) -> i64 {
+        self.header("hms-fence").parse().unwrap_or(-1)
+    }
+}
+
+#[derive(Default)]
+struct Book {
+    journal: Vec<Seen>,
+    scripts: HashMap<String, Vec<Answer>>,
+    default: HashMap<String, Answer>,
+}
+
+/// The running service.
+pub(crate) struct Stub {
+    pub(crate) address: SocketAddr,
+    book: Arc<Mutex<Book>>,
+    task: JoinHandle<()>,
+}
+
+impl Drop for Stub {
+    fn drop(&mut self) {
+        self.task.abort();
+    }
+}
+
+impl Stub {
+    pub(crate) async fn start() -> Self {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        let book: Arc<Mutex<Book>> = Arc::default();
+        let shared = Arc::clone(&book);
+        let task = tokio::spawn(async move {
+            loop {
+                let (stream, _) = listener.accept().await.unwrap();
+                tokio::spawn(serve(stream, Arc::clone(&shared)));
+            }
+        });
+        Self { address, book, task }
+    }
+
+    /// The next calls to `path` get these answers, one each.
+    pub(crate) fn script(&self, path: &str, answers: impl IntoIterator<Item = Answer>) {
+        self.book.lock().unwrap().scripts.insert(path.to_owned(), answers.into_iter().collect::<Vec<_>>().into_iter().rev().collect());
+    }
+
+    /// All calls to `path` that no script covers get this answer.
+    pub(crate) fn always(&self, path: &str, answer: Answer) {
+        self.book.lock().unwrap().default.insert(path.to_owned(), answer);
+    }
+
+    pub(crate) fn journal(&self) -> Vec<Seen> {
+        self.book.lock().unwrap().journal.clone()
+    }
+
+    pub(crate) fn calls(&self) -> usize {
+        self.book.lock().unwrap().journal.len()
+    }
+
+    pub(crate) fn paths(&self) -> Vec<String> {
+        self.book.lock().unwrap().journal.iter().map(|seen| seen.path.clone()).collect()
+    }
+}
+
+async fn serve(mut stream: TcpStream, book: Arc<Mutex<Book>>) {
+    let mut buffer = Vec::new();
+    while let Some(seen) = read_call(&mut stream, &mut buffer).await {
+        let answer = {
+            let mut book = book.lock().unwrap();
+            let path = seen.path.clone();
+            book.journal.push(seen);
+            let scripted = book.scripts.get_mut(&path).and_then(Vec::pop);
+            scripted.or_else(|| book.default.get(&path).cloned()).unwrap_or_else(Answer::ok)
+        };
+        if !reply(&mut stream, answer).await {
+            return;
+        }
+    }
+}
+
+async fn reply(stream: &mut TcpStream, answer: Answer) -> bool {
+    let (status, extra, body) = match answer {
+        Answer::Slow(pause, answer) => {
+            tokio::time::sleep(pause).await;
+            return Box::pin(reply(stream, *answer)).await;
+        }
+        Answer::Json(status, body) => (status, "Content-Type: application/json\r\n".to_owned(), body.to_string().into_bytes()),
+        Answer::Raw(status, extra, body) => (status, extra, body),
+        Answer::Garbage(bytes) => {
+            let _ = stream.write_all(&bytes).await;
+            return false;
+        }
+        Answer::Reset => {
+            let _ = stream.set_zero_linger();
+            return false;
+        }
+        Answer::Hang => {
+            std::future::pending::<()>().await;
+            return false;
+        }
+    };
+    let head = format!("HTTP/1.1 {status} X\r\n{extra}Content-Length: {}\r\n\r\n", body.len());
+    stream.write_all(&[head.as_bytes(), &body].concat()).await.is_ok()
+}
+
+async fn read_call(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen> {
+    let head_end = loop {
+        if let Some(end) = buffer.windows(4).position(|window| window == b"\r\n\r\n") {
+            break end;
+        }
+        if stream.read_buf(buffer).await.ok()? == 0 {
+            return None;
+        }
+    };
+    let head = String::from_utf8_lossy(&buffer[..head_end]).into_owned();
+    let mut lines = head.split("\r\n");
+    let path = lines.next()?.split(' ').nth(1)?.to_owned();
+    let headers: HashMap<String, String> =
+        lines.filter_map(|line| line.split_once(": ")).map(|(name, value)| (name.to_ascii_lowercase(), value.to_owned())).collect();
+    let length: usize = headers.get("content-length").and_then(|value| value.parse().ok()).unwrap_or(0);
+    while buffer.len() < head_end + 4 + length {
+        if stream.read_buf(buffer).await.ok()? == 0 {
+            return None;
+        }
+    }
+    let body = serde_json::from_slice(&buffer[head_end + 4..head_end + 4 + length]).unwrap_or(Value::Null);
+    buffer.drain(..head_end + 4 + length);
+    Some(Seen { path, headers, body })
+}
