@@ -118,7 +118,7 @@ impl Runner {
         match message {
             Message::Owned(live) => self.own(*live),
             Message::Happened(id, occurrence) => self.happen(id, occurrence),
-            Message::Reloaded(loaded, deployed, cause, reason) => self.mend(*loaded, deployed, cause, &reason),
+            Message::Reloaded(loaded, deployed, cause, reason) => self.mend(*loaded, &deployed, cause, &reason),
             Message::Forget(id) => self.forget(id),
         }
     }
@@ -308,7 +308,7 @@ impl Runner {
         });
     }
 
-    fn mend(&mut self, loaded: Loaded, deployed: Arc<Deployed>, cause: Option<(usize, Action, u32)>, reason: &str) {
+    fn mend(&mut self, loaded: Loaded, deployed: &Deployed, cause: Option<(usize, Action, u32)>, reason: &str) {
         let id = loaded.saga.id;
         let Some(live) = self.sagas.get_mut(&id) else {
             return;

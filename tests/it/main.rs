@@ -1,6 +1,6 @@
 //! Integration tests on a real Postgres, a database per test.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod support;
 
@@ -26,6 +26,8 @@ mod http_machine;
 mod http_sagas;
 // API keys and signing keys.
 mod keys;
+// The ledger: inserts always succeed, nothing in it ever changes, sleepers are woken.
+mod ledger;
 // The schema: made once by many, refused when it is not ours.
 mod migrations;
 // What one publisher suffers, the others do not notice.
