@@ -56,8 +56,7 @@ impl std::fmt::Debug for Metrics {
 }
 
 /// Milliseconds: the first is a saga of fast calls, the last a week of waiting.
-const SAGA_MS: [f64; 16] =
-    [5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 6e4, 3e5, 3.6e6, 8.64e7, 6.048e8];
+const SAGA_MS: [f64; 16] = [5.0, 10.0, 25.0, 50.0, 100.0, 250.0, 500.0, 1e3, 2.5e3, 5e3, 1e4, 6e4, 3e5, 3.6e6, 8.64e7, 6.048e8];
 /// Seconds of a call or a wait.
 const SECONDS: [f64; 15] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 60.0, 300.0];
 /// Rows of a batch.

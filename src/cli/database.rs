@@ -66,7 +66,14 @@ impl Place {
 /// What the PG* variables say, as `key=value` pairs that both drivers understand.
 fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     PG_PLACES.iter().find_map(|name| variable(name))?;
-    let names = [("PGHOST", "host"), ("PGHOSTADDR", "hostaddr"), ("PGPORT", "port"), ("PGDATABASE", "dbname"), ("PGUSER", "user"), ("PGPASSWORD", "password")];
+    let names = [
+        ("PGHOST", "host"),
+        ("PGHOSTADDR", "hostaddr"),
+        ("PGPORT", "port"),
+        ("PGDATABASE", "dbname"),
+        ("PGUSER", "user"),
+        ("PGPASSWORD", "password"),
+    ];
     let quoted = |value: String| format!("'{}'", value.replace('\\', "\\\\").replace('\'', "\\'"));
     let pairs: Vec<String> = names.iter().filter_map(|(name, key)| Some(format!("{key}={}", quoted(variable(name)?)))).collect();
     Some(pairs.join(" "))
@@ -96,7 +103,9 @@ mod tests {
 
     #[test]
     fn libpq_variables_become_pairs() {
-        let set = |name: &str| [("PGHOST", "db"), ("PGUSER", "me"), ("PGPASSWORD", "it's")].iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned());
+        let set = |name: &str| {
+            [("PGHOST", "db"), ("PGUSER", "me"), ("PGPASSWORD", "it's")].iter().find(|(key, _)| *key == name).map(|(_, value)| (*value).to_owned())
+        };
         assert_eq!(of_environment(set).as_deref(), Some(r"host='db' user='me' password='it\'s'"));
         assert_eq!(of_environment(|name| (name == "PGUSER").then(|| "me".to_owned())), None, "a user alone is no place");
     }

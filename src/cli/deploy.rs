@@ -10,8 +10,8 @@ use serde_json::json;
 use super::code::Code;
 use super::database::{self, Place};
 use super::files::{self, Document, Read};
-use super::validate::{short, show, summary};
 use super::output;
+use super::validate::{short, show, summary};
 use crate::config;
 use crate::store::definitions::{self, Deployed, NewDefinition, Order, Outcome};
 use crate::store::{Store, migrate};
@@ -67,7 +67,10 @@ pub(super) async fn deploy(arguments: &Deploy, given: &config::Database, as_json
         }
     }
     for (service, sagas) in missing {
-        output::talk(format_args!("warning: service {service} (called by {}) is not registered: deploy a services file that names it", sagas.join(", ")));
+        output::talk(format_args!(
+            "warning: service {service} (called by {}) is not registered: deploy a services file that names it",
+            sagas.join(", ")
+        ));
     }
     Ok(Code::Ok)
 }
@@ -84,9 +87,10 @@ pub(super) async fn all(store: &Store, documents: &[Document], order: Order<'_>)
 
 /// Services that are called and not known, each with the sagas that call it.
 async fn unregistered(store: &Store, read: &Read) -> Result<Vec<(String, Vec<String>)>> {
-    let known: BTreeSet<String> = definitions::active_services(&***store.client().await?).await?.into_iter().collect();
+    let known: BTreeSet<String> = definitions::active_services(&**store.client().await?).await?.into_iter().collect();
     let wanted: BTreeSet<&String> = read.documents.iter().flat_map(|document| &document.calls).collect();
-    let callers = |service: &String| read.documents.iter().filter(|document| document.calls.contains(service)).map(|document| document.id.clone()).collect();
+    let callers =
+        |service: &String| read.documents.iter().filter(|document| document.calls.contains(service)).map(|document| document.id.clone()).collect();
     Ok(wanted.into_iter().filter(|service| !known.contains(*service)).map(|service| (service.clone(), callers(service))).collect())
 }
 
@@ -126,6 +130,10 @@ mod tests {
         };
         check(Outcome::New, None, format!("deployed dol.benefit.increase.v1 (revision {revision})"));
         check(Outcome::Unchanged, None, format!("unchanged dol.benefit.increase.v1 (revision {revision})"));
-        check(Outcome::NewRevision, Some("0123456789"), format!("deployed dol.benefit.increase.v1 (revision {revision}; revision 01234567 replaced)"));
+        check(
+            Outcome::NewRevision,
+            Some("0123456789"),
+            format!("deployed dol.benefit.increase.v1 (revision {revision}; revision 01234567 replaced)"),
+        );
     }
 }

@@ -30,8 +30,6 @@ pub(super) struct Document {
     pub source: Value,
     /// Services that it calls, sorted.
     pub calls: Vec<String>,
-    /// Services that it defines.
-    pub defines: Vec<String>,
 }
 
 /// What was read.
@@ -132,12 +130,11 @@ fn document(file: File) -> (Document, Vec<Problem>) {
         File::Saga(saga, warnings, source) => {
             let calls = services_of(&saga);
             let Definition { id, family, version, revision, .. } = saga;
-            (Document { kind: "saga", id, family, version, revision, source, calls, defines: Vec::new() }, warnings)
+            (Document { kind: "saga", id, family, version, revision, source, calls }, warnings)
         }
         File::Services(registry, warnings, source) => {
-            let defines = registry.services.into_iter().map(|service| service.name).collect();
             let (id, revision) = (registry.id, registry.revision);
-            (Document { kind: "services", family: id.clone(), id, version: 1, revision, source, calls: Vec::new(), defines }, warnings)
+            (Document { kind: "services", family: id.clone(), id, version: 1, revision, source, calls: Vec::new() }, warnings)
         }
     }
 }
@@ -166,7 +163,9 @@ mod tests {
 
     #[test]
     fn folders_are_searched_for_definitions_without_scenarios() {
-        for (name, expected) in [("a.yaml", true), ("a.yml", true), ("a.json", true), ("a.scenario.yaml", false), ("README.md", false), ("yaml", false)] {
+        for (name, expected) in
+            [("a.yaml", true), ("a.yml", true), ("a.json", true), ("a.scenario.yaml", false), ("README.md", false), ("yaml", false)]
+        {
             assert_eq!(is_definition(name), expected, "{name}");
         }
     }

@@ -107,7 +107,15 @@ pub(super) async fn list(arguments: &Sagas, given: &config::Database, as_json: b
         .map(|saga| {
             let took = Took(std::time::Duration::from_millis(u64::try_from(saga.duration_ms).unwrap_or(0)));
             let waiting_for = saga.waiting_for.clone().unwrap_or_default();
-            [saga.id.to_string(), saga.definition.clone(), saga.state.clone(), waiting_for, moment(saga.started_at), took.to_string(), saga.correlation_id.clone()]
+            [
+                saga.id.to_string(),
+                saga.definition.clone(),
+                saga.state.clone(),
+                waiting_for,
+                moment(saga.started_at),
+                took.to_string(),
+                saga.correlation_id.clone(),
+            ]
         })
         .collect();
     if rows.is_empty() {
@@ -157,7 +165,15 @@ pub(super) async fn show(arguments: &Show, given: &config::Database, as_json: bo
     let attempts: Vec<_> = items(&saga["attempts"])
         .map(|attempt| {
             let outcome = if attempt["outcome"].is_null() { "under way".to_owned() } else { text(&attempt["outcome"]) };
-            [text(&attempt["step"]), text(&attempt["action"]), text(&attempt["attempt"]), outcome, text(&attempt["httpStatus"]), clock(&attempt["finishedAt"]), text(&attempt["error"])]
+            [
+                text(&attempt["step"]),
+                text(&attempt["action"]),
+                text(&attempt["attempt"]),
+                outcome,
+                text(&attempt["httpStatus"]),
+                clock(&attempt["finishedAt"]),
+                text(&attempt["error"]),
+            ]
         })
         .collect();
     if !attempts.is_empty() {
@@ -189,7 +205,7 @@ pub(super) async fn why(arguments: &Why, given: &config::Database, as_json: bool
     let place = Place::find(given).await?;
     let store = place.checked_store().await?;
     let id = identify(&store, &arguments.id, Kind::SagaOrEvent).await?;
-    let sentence = lookup::why(&*store.client().await?, id).await?;
+    let sentence = lookup::why(&store.client().await?, id).await?;
     let sentence = sentence.ok_or_else(|| output::not_found(format!("no saga and no event has the id {id}")))?;
     if as_json {
         output::json(&json!({"id": id, "why": sentence}))?;

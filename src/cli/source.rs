@@ -70,8 +70,7 @@ impl Source {
             Self::Server(remote) => {
                 let NewEvent { kind, data, topic, source, subject, correlation_id, dedupe_key, .. } = event;
                 let mut document = json!({"type": kind, "data": data.value()});
-                let optional =
-                    [("topic", topic), ("source", source), ("subject", subject), ("correlationId", correlation_id), ("id", dedupe_key)];
+                let optional = [("topic", topic), ("source", source), ("subject", subject), ("correlationId", correlation_id), ("id", dedupe_key)];
                 for (name, value) in optional {
                     if let Some(value) = value {
                         document[name] = value.into();

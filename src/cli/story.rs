@@ -5,7 +5,6 @@ use std::time::Duration;
 
 use serde::Deserialize;
 use serde_json::Value;
-use uuid::Uuid;
 
 use crate::core::saga::SagaState;
 use crate::core::story::{Happening, StoryLine};
@@ -14,8 +13,6 @@ use crate::core::story::{Happening, StoryLine};
 #[derive(Clone, Debug, Deserialize)]
 #[serde(rename_all = "camelCase")]
 pub(super) struct Record {
-    /// Identity.
-    pub id: Uuid,
     /// Full id of the definition.
     pub definition: String,
     /// Where it stands.
@@ -94,7 +91,8 @@ impl Record {
         let compensation = step.map_or("none", |step| step.compensation.as_str());
         let error = attempt.error.clone().unwrap_or_else(|| "no reason given".to_owned());
         let (of_do, of_undo) = limits.get(&name).copied().unwrap_or_default();
-        let is_last = |action: &str| !self.attempts.iter().any(|other| other.step == name && other.action == action && other.attempt > attempt.attempt);
+        let is_last =
+            |action: &str| !self.attempts.iter().any(|other| other.step == name && other.action == action && other.attempt > attempt.attempt);
         match (attempt.action.as_str(), attempt.outcome.as_deref()) {
             ("do", Some("succeeded")) => Happening::Done { message: step.and_then(|step| step.said(compensation)), step: name },
             ("do", _) => Happening::AttemptFailed { step: name, error, attempt: attempt.attempt, of: of_do.max(attempt.attempt) },
@@ -122,9 +120,8 @@ mod tests {
     use super::*;
 
     fn record(state: &str, steps: &Value, attempts: &Value) -> Record {
-        let id = Uuid::from_u128(7);
         serde_json::from_value(json!({
-            "id": id, "definition": "x.v1", "state": state, "clean": true, "waitingFor": null, "durationMs": 14_200, "why": null,
+            "definition": "x.v1", "state": state, "clean": true, "waitingFor": null, "durationMs": 14_200, "why": null,
             "steps": steps, "attempts": attempts, "somethingNew": 1,
         }))
         .expect("the shape of the interface")
