@@ -1,5 +1,7 @@
 //! HMS-SYNCOR: a saga orchestrator for people who already run Postgres.
 
+pub mod cli;
+pub mod config;
 pub mod core;
 pub mod demo;
 pub mod dev_postgres;
@@ -7,3 +9,4 @@ pub mod dispatch;
 pub mod engine;
 pub mod http;
 pub mod store;
+pub mod telemetry;

@@ -18,6 +18,7 @@ pub mod dsn;
 pub mod events;
 pub mod grants;
 pub mod keys;
+pub mod lookup;
 pub mod migrate;
 pub mod partitions;
 pub mod publisher;
