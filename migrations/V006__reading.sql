@@ -8,7 +8,7 @@ create view syncor.sagas with (security_barrier = false) as
            when s.owner is null then 'worker'
            else null
          end as waiting_for,
-         s.next_due as wake_at, s.event_id, s.parent_id, s.correlation_id,
+         coalesce(s.next_due, (select min(t.due_at) from syncor.step t where t.saga_id = s.id and s.finished_at is null)) as wake_at, s.event_id, s.parent_id, s.correlation_id,
          (select e.data from syncor.events e where e.id = s.event_id and e.created_at = s.event_at) as data,
          null::text[] as lock_keys, coalesce(s.dedupe_key, s.event_id::text) as dedupe_key, s.reason,
          (select c.kind from syncor.command c where c.saga_id = s.id and c.status = 'pending' order by c.id limit 1) as pending_command,

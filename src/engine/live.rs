@@ -112,9 +112,9 @@ impl Live {
         }
     }
 
-    /// The write for what the machine decided.
+    /// The write for what the machine decided; with `release` the saga is let go of, until `next_due` if it is not at its end.
     #[must_use]
-    pub fn write(&mut self, advance: &Advance, release: bool) -> SagaWrite {
+    pub fn write(&mut self, advance: &Advance, release: bool, next_due: Option<Timestamp>) -> SagaWrite {
         let steps: Vec<StepRow> = advance
             .steps
             .iter()
@@ -133,7 +133,7 @@ impl Live {
             id: self.saga.id,
             epoch: self.epoch,
             rev: self.rev,
-            row: SagaRow::of(&self.saga, release),
+            row: SagaRow::of(&self.saga, if release { next_due } else { None }),
             release,
             progress: advance.attempts.iter().any(|attempt| attempt.outcome.class == Class::Succeeded),
             steps,

@@ -69,6 +69,7 @@ impl Router {
     pub async fn run(mut self, stop: CancellationToken) {
         let mut pause = Duration::from_millis(50);
         loop {
+            let began = Instant::now();
             let session = tokio::select! {
                 () = stop.cancelled() => return,
                 session = self.session(&stop) => session,
@@ -81,8 +82,9 @@ impl Router {
             }
             self.worker.vitals.session_pid.store(0, Ordering::Relaxed);
             metrics::gauge!("hms_listen_ok").set(0.0);
+            // A session that lasted shows that the database was there: begin with short pauses again.
+            pause = if began.elapsed() > Duration::from_secs(5) { Duration::from_millis(50) } else { (pause * 2).min(Duration::from_secs(1)) };
             tokio::time::sleep(pause).await;
-            pause = (pause * 2).min(Duration::from_secs(1));
             self.position = None;
         }
     }

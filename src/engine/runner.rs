@@ -118,7 +118,7 @@ impl Runner {
         match message {
             Message::Owned(live) => self.own(*live),
             Message::Happened(id, occurrence) => self.happen(id, occurrence),
-            Message::Reloaded(loaded, deployed, cause, reason) => self.mend(*loaded, deployed, cause, &reason),
+            Message::Reloaded(loaded, deployed, cause, reason) => self.mend(*loaded, &deployed, cause, &reason),
             Message::Forget(id) => self.forget(id),
         }
     }
@@ -179,7 +179,16 @@ impl Runner {
         if before.0 == SagaState::Pending && live.saga.state != SagaState::Pending {
             story.insert(0, StoryLine { definition: deployed.definition.id.clone(), what: Happening::Started });
         }
-        let write = live.write(&advance, release);
+        // Handed over, it can go on at once; parked, when it is due; at its end or with a human, never.
+        let rests = live.saga.state.is_terminal() || live.saga.state == SagaState::CompFailed;
+        let next_due = if rests {
+            None
+        } else if self.stopping {
+            Some(now)
+        } else {
+            live.saga.next_due()
+        };
+        let write = live.write(&advance, release, next_due);
         measures::attempts(&deployed.definition, &advance.attempts, now);
         if live.saga.state.is_terminal() {
             measures::ended(&deployed.definition.id, &live.saga, now.since(live.started_at));
@@ -299,7 +308,7 @@ impl Runner {
         });
     }
 
-    fn mend(&mut self, loaded: Loaded, deployed: Arc<Deployed>, cause: Option<(usize, Action, u32)>, reason: &str) {
+    fn mend(&mut self, loaded: Loaded, deployed: &Deployed, cause: Option<(usize, Action, u32)>, reason: &str) {
         let id = loaded.saga.id;
         let Some(live) = self.sagas.get_mut(&id) else {
             return;

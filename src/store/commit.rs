@@ -15,6 +15,7 @@ use super::{Client, Error, time};
 use crate::core::machine::Attempt;
 use crate::core::outcome::Action;
 use crate::core::saga::{Saga, SagaState, StepProgress};
+use crate::core::time::Timestamp;
 
 /// What one saga has to write.
 #[derive(Debug)]
@@ -52,15 +53,15 @@ pub struct SagaRow {
 }
 
 impl SagaRow {
-    /// The row of a saga; `parked` tells whether it is let go of until its next due time.
+    /// The row of a saga; `next_due` says when somebody must pick it up, if it is let go of and not at its end.
     #[must_use]
-    pub fn of(saga: &Saga, parked: bool) -> Self {
+    pub fn of(saga: &Saga, next_due: Option<Timestamp>) -> Self {
         Self {
             state: saga.state,
             target: saga.target.map(|target| target.state().as_str()),
             clean: saga.clean,
             waiting_for: saga.waiting_for(),
-            next_due: if parked { saga.next_due().map(time::to_sql) } else { None },
+            next_due: next_due.map(time::to_sql),
             deadline_at: saga.deadline_at.map(time::to_sql),
             reason: saga.reason.clone(),
         }

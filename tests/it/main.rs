@@ -1,9 +1,11 @@
 //! Integration tests on a real Postgres, a database per test.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, reason = "a test fails by panicking")]
+#![allow(clippy::unwrap_used, clippy::expect_used, clippy::print_stdout, reason = "a test fails by panicking")]
 
 mod support;
 
+// Workers and Postgres, killed for real.
+mod crash;
 // Deploying: all or nothing, revisions that never change.
 mod definitions;
 // The demo's services on real tables.
@@ -12,10 +14,24 @@ mod demo_services;
 mod doctor;
 // What a publisher, a reader and an operator may do, and nothing else.
 mod grants;
+// Roles, foreign host names and foreign pages.
+mod http_access;
+// Deploying over HTTP.
+mod http_definitions;
+// Publishing over HTTP: once, all or none, refused with a place.
+mod http_events;
+// What machines ask for, and the shape of every refusal.
+mod http_machine;
+// Looking at sagas, and waiting for their end.
+mod http_sagas;
 // API keys and signing keys.
 mod keys;
+// The ledger: inserts always succeed, nothing in it ever changes, sleepers are woken.
+mod ledger;
 // The schema: made once by many, refused when it is not ours.
 mod migrations;
+// What one publisher suffers, the others do not notice.
+mod publishing;
 // Sagas from event to end, with every kind of failure.
 mod sagas;
 // Uninstalling leaves nothing behind.

@@ -131,3 +131,76 @@ async fn events_that_were_there_before_any_worker_are_not_lost() {
     .await;
     assert_eq!(stub.calls(), 2400);
 }
+
+#[tokio::test]
+async fn a_reply_that_postgres_cannot_store_is_of_unknown_effect() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let stub = Stub::start().await;
+    // Valid JSON, but beyond what `jsonb` can hold.
+    let monster = || Answer::Raw(200, "Content-Type: application/json\r\n".into(), br#"{"n": 1e999999}"#.to_vec());
+    stub.script("/s1", [monster()]);
+    stub.script("/s2", [Answer::Json(200, json!({"nul": "a\u{0}b"}))]);
+    deploy(&db.url, &saga_of(2, stub.address, "retry: {attempts: 2, backoffMs: 10}\n")).await;
+    let _worker = Worker::start(&db.url);
+    let event = publish(&client, "test.go", json!({})).await;
+    let saga = ended(&client, event).await;
+    assert_eq!(saga.state, "completed");
+    assert_eq!(stub.paths(), ["/s1", "/s1", "/s2"], "the unstorable reply is asked for again");
+    let first = client.query_one("select outcome, error from syncor.attempts where step = 's1' and attempt = 1", &[]).await.unwrap();
+    assert_eq!(first.get::<_, String>(0), "unknown");
+    assert!(first.get::<_, String>(1).contains("cannot be stored"));
+    let output: serde_json::Value = client.query_one("select output from syncor.steps where name = 's2'", &[]).await.unwrap().get(0);
+    assert_eq!(output, json!({"nul": "a\u{fffd}b"}), "a NUL is replaced");
+}
+
+#[tokio::test]
+async fn the_deadline_turns_a_saga_round_after_the_call_in_flight() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let stub = Stub::start().await;
+    stub.always("/s2", Answer::Slow(Duration::from_millis(600), Box::new(Answer::ok())));
+    deploy(&db.url, &saga_of(3, stub.address, "deadlineMs: 200\n")).await;
+    let _worker = Worker::start(&db.url);
+    let event = publish(&client, "test.go", json!({})).await;
+    let saga = ended(&client, event).await;
+    assert_eq!((saga.state.as_str(), saga.clean), ("failed", true));
+    assert_eq!(saga.reason.as_deref(), Some("the deadline passed"));
+    assert_eq!(stub.paths(), ["/s1", "/s2", "/u2", "/u1"], "what succeeded meanwhile is undone too");
+}
+
+#[tokio::test]
+async fn a_service_that_refuses_connections_was_never_reached() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let stub = Stub::start().await;
+    let closed = std::net::TcpListener::bind("127.0.0.1:0").unwrap().local_addr().unwrap();
+    let text = saga_of(2, stub.address, "retry: {attempts: 2, backoffMs: 10}\n")
+        .replace("call: \"svc:/s2\"", "call: \"closed:/s2\"")
+        .replace("services:\n", &format!("services:\n  closed: {{url: \"http://{closed}\", allow: [127.0.0.0/8]}}\n"));
+    deploy(&db.url, &text).await;
+    let _worker = Worker::start(&db.url);
+    let event = publish(&client, "test.go", json!({})).await;
+    let saga = ended(&client, event).await;
+    assert_eq!((saga.state.as_str(), saga.clean), ("failed", true), "{saga:?}");
+    assert_eq!(stub.paths(), ["/s1", "/u1"], "nothing reached s2, so nothing is undone there");
+}
+
+#[tokio::test]
+async fn a_writer_that_stays_open_delays_nobody_and_is_not_forgotten() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let stub = Stub::start().await;
+    deploy(&db.url, &saga_of(1, stub.address, "")).await;
+    let _worker = Worker::start(&db.url);
+    let mut slow = db::connect(&db.url).await;
+    let open = slow.transaction().await.unwrap();
+    let early = open.query_one("insert into syncor.events (type) values ('test.go') returning id", &[]).await.unwrap().get(0);
+    for n in 0..20 {
+        let event = publish(&client, "test.go", json!({"n": n})).await;
+        assert_eq!(ended(&client, event).await.state, "completed");
+    }
+    open.commit().await.unwrap();
+    assert_eq!(ended(&client, early).await.state, "completed");
+    assert_eq!(stub.calls(), 21);
+}

@@ -130,7 +130,7 @@ impl Drop for TestDatabase {
     fn drop(&mut self) {
         if thread::panicking() {
             // A failed test is easier to understand with its rows at hand.
-            eprintln!("kept for an hour: {}", self.url);
+            tracing::info!(url = self.url, "kept for an hour");
             return;
         }
         let admin = self.cluster.url("postgres");

@@ -1,10 +1,18 @@
 //! What the integration tests stand on: databases, a scripted service, workers.
 
-#![allow(clippy::unwrap_used, clippy::expect_used, dead_code, reason = "helpers of tests fail the test by panicking, and not every test uses each")]
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::print_stdout,
+    dead_code,
+    reason = "helpers of tests fail the test by panicking, and not every test uses each"
+)]
 
 use std::time::{Duration, Instant};
 
+pub(crate) mod api;
 pub(crate) mod db;
+pub(crate) mod process;
 pub(crate) mod role;
 pub(crate) mod saga;
 pub(crate) mod stub;

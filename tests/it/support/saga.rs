@@ -49,8 +49,8 @@ pub(crate) fn saga_of(n: usize, address: std::net::SocketAddr, further: &str) ->
     text.push_str(further);
     text.push_str("steps:\n");
     for i in 1..=n {
-        write!(text, "  - {{name: s{i}, call: \"svc:/s{i}\", compensate: \"svc:/u{i}\"}}\n").unwrap();
+        writeln!(text, "  - {{name: s{i}, call: \"svc:/s{i}\", compensate: \"svc:/u{i}\"}}").unwrap();
     }
-    write!(text, "---\nid: test-services\nservices:\n  svc: {{url: \"http://{address}\", allow: [127.0.0.0/8]}}\n").unwrap();
+    writeln!(text, "---\nid: test-services\nservices:\n  svc: {{url: \"http://{address}\", allow: [127.0.0.0/8]}}").unwrap();
     text
 }

@@ -24,7 +24,7 @@ pub(crate) enum Answer {
     /// Reads the call and never answers.
     Hang,
     /// Waits, then answers.
-    Slow(Duration, Box<Answer>),
+    Slow(Duration, Box<Self>),
 }
 
 impl Answer {

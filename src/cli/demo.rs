@@ -1,0 +1,215 @@
+//! `demo`: the story of a benefit increase, once with a happy end and once rolled back to the cent.
+
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, Result, ensure};
+use clap::Args;
+use serde_json::json;
+use tokio::net::TcpListener;
+use tokio::sync::mpsc;
+
+use super::code::Code;
+use super::console::Console;
+use super::database::{self, Place};
+use super::files::Read;
+use super::node::{self, Node};
+use super::source::Source;
+use super::up::Signals;
+use super::{deploy, output};
+use crate::config::{self, Worker};
+use crate::core::payload::Payload;
+use crate::core::story::StoryLine;
+use crate::demo::{self, Services};
+use crate::http::auth::Auth;
+use crate::store::definitions::Order;
+use crate::store::events::NewEvent;
+use crate::store::migrate;
+use crate::telemetry::Metrics;
+
+const SAGA: &str = include_str!("../../sagas/benefit-increase.yaml");
+/// Longest time that one story may take.
+const STORY_TIME: Duration = Duration::from_secs(600);
+
+/// Arguments of `demo`.
+#[derive(Args, Debug)]
+pub(super) struct Demo {
+    /// Stay up afterwards, for a look around
+    #[arg(long)]
+    keep: bool,
+    /// How many claimants there are to tell
+    #[arg(long, default_value_t = 2_001_445, value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    claimants: u32,
+    #[command(flatten)]
+    worker: config::Worker,
+}
+
+/// Tells both stories and says whether they went as they must.
+pub(super) async fn demo(arguments: &Demo, given: &config::Database) -> Result<Code> {
+    let mut signals = Signals::new()?;
+    tokio::select! {
+        result = play(arguments, given) => {
+            let stage = result?;
+            if arguments.keep {
+                output::talk("it stays up until you press Ctrl-C");
+                signals.next().await;
+            }
+            stage.clear().await;
+            Ok(Code::Ok)
+        }
+        () = signals.next() => Ok(Code::Interrupted),
+    }
+}
+
+/// Everything that is up while the stories are told.
+struct Stage {
+    node: Node,
+    services: Services,
+    source: Source,
+    story: mpsc::Receiver<StoryLine>,
+}
+
+impl Stage {
+    async fn clear(self) {
+        self.node.stop().await;
+        self.services.stop().await;
+    }
+}
+
+async fn play(arguments: &Demo, given: &config::Database) -> Result<Stage> {
+    let listener = listener(&arguments.worker).await?;
+    let address = listener.local_addr()?;
+    let place = Place::find(given).await?;
+    output::talk(format_args!("database {}", place.dsn));
+    migrate::migrate(&place.listen).await?;
+
+    // Longer than the drain of a stop, shorter than anybody's patience.
+    output::talk(format_args!("making a register of {} claimants", grouped(arguments.claimants.into())));
+    let mut options = demo::Options::new(place.url.clone(), format!("http://{address}/.well-known/jwks.json"));
+    options.claimants = arguments.claimants;
+    options.payments = options.payments.min(arguments.claimants);
+    if arguments.claimants != demo::Options::new("", "").claimants {
+        // Registers of other sizes live beside each other.
+        options.schema = format!("agency_{}", arguments.claimants);
+    }
+    let services = Services::start(options).await?;
+
+    let store = place.checked_store().await?;
+    let mut files = Read::default();
+    files.add("sagas/benefit-increase.yaml", SAGA);
+    files.add("sagas/agency-services.yaml", &services.registry_yaml());
+    ensure!(files.problems.is_empty(), "the demo's own files are not valid: {:?}", files.problems);
+    let by = database::who(&place.dsn);
+    deploy::all(&store, &files.documents, Order { by: &by, reason: Some("hms-orch demo"), replace: false }).await?;
+
+    let (sender, story) = mpsc::channel(1024);
+    let node = Node::start(&arguments.worker, &place, Some(listener), Metrics::record()?, Some(sender)).await?;
+    let source = Source::of_database(&place).await?;
+    let mut stage = Stage { node, services, source, story };
+    tell(&mut stage).await?;
+
+    output::line("")?;
+    output::line(format_args!("dashboard        http://{address}/"))?;
+    output::line("in SQL           select id, definition, state, duration_ms from syncor.sagas order by started_at desc;")?;
+    output::line("                 select name, status, compensation, message from syncor.steps where saga_id = '...';")?;
+    output::line("                 select type, subject, data from syncor.events order by created_at desc limit 10;")?;
+    output::line("on this console  hms-orch sagas")?;
+    Ok(stage)
+}
+
+async fn tell(stage: &mut Stage) -> Result<()> {
+    let before = stage.services.payments_total_cents().await?;
+    output::line(format_args!("All weekly payments together: {}", dollars(before)))?;
+    output::line("A policy raises them by 5 percent.\n")?;
+    let state = one(stage, "happy").await?;
+    ensure!(state == "completed", "the saga of the happy story is {state}");
+    let raised = stage.services.payments_total_cents().await?;
+    output::line(format_args!("\nAll weekly payments together: {}", dollars(raised)))?;
+    ensure!(raised > before, "no payment was raised");
+
+    output::line("The same again, but now the notice system is down for good.\n")?;
+    stage.services.set_failure("notice-svc", Some(500));
+    let told = one(stage, "rolled-back").await;
+    stage.services.set_failure("notice-svc", None);
+    let state = told?;
+    ensure!(state == "failed", "the saga of the second story is {state}");
+    let restored = stage.services.payments_total_cents().await?;
+    output::line(format_args!("\nAll weekly payments together: {}", dollars(restored)))?;
+    ensure!(restored == raised, "the payments are {} after the rollback and were {} before", dollars(restored), dollars(raised));
+    output::line("Restored to the cent.")?;
+    Ok(())
+}
+
+/// Publishes one policy change, tells what comes of it and returns how it ended.
+async fn one(stage: &mut Stage, name: &str) -> Result<String> {
+    // A subject of its own each time, so that the demo can be shown again on the same database.
+    let subject = format!("{name}-{}", uuid::Uuid::now_v7().simple());
+    let data = json!({"policyId": "dol.unemployment.v3", "percent": 5, "subject": subject});
+    let event = NewEvent {
+        kind: "policy.changed".to_owned(),
+        data: Payload::parse(&data.to_string()).context("the demo's event")?,
+        topic: Some("policy.v1".to_owned()),
+        source: Some("hms-orch demo".to_owned()),
+        subject: Some(subject.clone()),
+        correlation_id: Some(subject.clone()),
+        causation_id: None,
+        dedupe_key: Some(subject),
+    };
+    let event = stage.source.publish(event).await?;
+    let deadline = Instant::now() + STORY_TIME;
+    let mut console = Console::new();
+    loop {
+        // The story as it is told live, by this process's own engine.
+        while let Ok(line) = stage.story.try_recv() {
+            console.tell(&line)?;
+        }
+        let effect = stage.source.effect(event).await?;
+        if let Some(&saga) = effect.sagas.first() {
+            let record = stage.source.record(saga).await?;
+            if record.is_over() {
+                // Its last lines follow the commit that we have just read.
+                while let Ok(Some(line)) = tokio::time::timeout(Duration::from_millis(200), stage.story.recv()).await {
+                    console.tell(&line)?;
+                }
+                console.rest();
+                return Ok(record.state);
+            }
+            ensure!(!record.needs_human(), "the story waits for a human: {}", record.why.unwrap_or_default());
+        }
+        ensure!(Instant::now() < deadline, "the story takes too long: {}", effect.why);
+        tokio::time::sleep(Duration::from_millis(100)).await;
+    }
+}
+
+/// The address asked for, or a free port where that is the usual one and taken.
+async fn listener(settings: &Worker) -> Result<TcpListener> {
+    match node::bind(settings.listen, &Auth::Open).await {
+        Err(_) if settings.listen.to_string() == config::DEFAULT_LISTEN => node::bind(([127, 0, 0, 1], 0).into(), &Auth::Open).await,
+        bound => bound,
+    }
+}
+
+/// 123456789 as "$1 234 567.89".
+fn dollars(cents: i64) -> String {
+    format!("${}.{:02}", grouped(cents.unsigned_abs() / 100), cents.unsigned_abs() % 100)
+}
+
+fn grouped(number: u64) -> String {
+    let digits = number.to_string();
+    let mut text = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            text.push(' ');
+        }
+        text.push(digit);
+    }
+    text
+}
+
+#[cfg(test)]
+mod tests {
+    #[test]
+    fn money_reads_as_money() {
+        assert_eq!(super::dollars(123_456_789), "$1 234 567.89");
+        assert_eq!(super::dollars(5), "$0.05");
+    }
+}

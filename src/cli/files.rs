@@ -1,0 +1,183 @@
+//! Files to deploy or validate: found, read, and every problem in them gathered.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context, Result};
+use serde_json::{Value, json};
+
+use super::output;
+use crate::core::definition::Definition;
+use crate::core::definition_file::{self, File, Problem, Severity};
+
+/// Endings of files that a folder is searched for.
+const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
+
+/// One document, ready to be deployed.
+#[derive(Debug)]
+pub(super) struct Document {
+    /// `saga` or `services`.
+    pub kind: &'static str,
+    /// Full id.
+    pub id: String,
+    /// The id without `.vN`.
+    pub family: String,
+    /// The N of `.vN`.
+    pub version: u32,
+    /// SHA-256 of its meaning.
+    pub revision: String,
+    /// What to store.
+    pub source: Value,
+    /// Services that it calls, sorted.
+    pub calls: Vec<String>,
+}
+
+/// What was read.
+#[derive(Debug, Default)]
+pub(super) struct Read {
+    /// The documents in the order of the arguments.
+    pub documents: Vec<Document>,
+    /// What keeps files from being used.
+    pub problems: Vec<Problem>,
+    /// What is allowed but probably not meant.
+    pub warnings: Vec<Problem>,
+    /// Files looked at.
+    pub files: usize,
+}
+
+/// Reads all files, and those in folders but scenarios. What cannot be opened is an error, what is wrong in it a problem.
+pub(super) fn read(paths: &[PathBuf]) -> Result<Read> {
+    let mut found = Vec::new();
+    for path in paths {
+        if path.is_dir() {
+            let before = found.len();
+            gather(path, &mut found)?;
+            if found.len() == before {
+                return Err(output::not_found(format!("{} holds no YAML file", path.display())));
+            }
+        } else {
+            found.push(path.clone());
+        }
+    }
+    let mut read = Read::default();
+    for path in found {
+        let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
+        read.add(&path.display().to_string(), &String::from_utf8_lossy(&bytes));
+    }
+    Ok(read)
+}
+
+fn gather(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+    let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
+    let mut entries: Vec<PathBuf> = entries.with_context(|| format!("read {}", folder.display()))?.iter().map(fs::DirEntry::path).collect();
+    entries.sort();
+    for path in entries {
+        let name = path.file_name().unwrap_or_default().to_string_lossy();
+        if name.starts_with('.') {
+            continue;
+        }
+        // Links to folders are not followed: they can go in circles.
+        if path.is_dir() && !path.is_symlink() {
+            gather(&path, found)?;
+        } else if is_definition(&name) && path.is_file() {
+            found.push(path);
+        }
+    }
+    Ok(())
+}
+
+fn is_definition(name: &str) -> bool {
+    let Some((stem, ending)) = name.rsplit_once('.') else { return false };
+    ENDINGS.contains(&ending) && !stem.ends_with(".scenario")
+}
+
+impl Read {
+    /// Reads one text under the name that problems are to show.
+    pub fn add(&mut self, name: &str, text: &str) {
+        self.files += 1;
+        match definition_file::read_all(name, text) {
+            Ok(files) => {
+                for file in files {
+                    let (document, warnings) = document(file);
+                    self.warnings.extend(warnings);
+                    self.refuse_twice(name, &document);
+                    self.documents.push(document);
+                }
+            }
+            Err(problems) => self.problems.extend(problems),
+        }
+    }
+
+    /// Two files of one id would mean whichever comes last.
+    fn refuse_twice(&mut self, file: &str, document: &Document) {
+        if self.documents.iter().any(|other| (other.kind, &other.id) == (document.kind, &document.id)) {
+            self.problems.push(Problem {
+                severity: Severity::Error,
+                file: file.to_owned(),
+                line: 0,
+                column: 0,
+                width: 1,
+                message: format!("{} is defined by another of these files as well", document.id),
+                help: None,
+                excerpt: String::new(),
+            });
+        }
+    }
+}
+
+fn document(file: File) -> (Document, Vec<Problem>) {
+    match file {
+        File::Saga(saga, warnings, source) => {
+            let calls = services_of(&saga);
+            let Definition { id, family, version, revision, .. } = saga;
+            (Document { kind: "saga", id, family, version, revision, source, calls }, warnings)
+        }
+        File::Services(registry, warnings, source) => {
+            let (id, revision) = (registry.id, registry.revision);
+            (Document { kind: "services", family: id.clone(), id, version: 1, revision, source, calls: Vec::new() }, warnings)
+        }
+    }
+}
+
+fn services_of(saga: &Definition) -> Vec<String> {
+    let undo = saga.steps.iter().filter_map(|step| step.compensate.as_ref()).map(|undo| &undo.call);
+    let mut names: Vec<String> = saga.steps.iter().map(|step| &step.call).chain(undo).map(|call| call.service.clone()).collect();
+    names.sort();
+    names.dedup();
+    names
+}
+
+/// A problem for programs.
+pub(super) fn as_json(problem: &Problem) -> Value {
+    let severity = match problem.severity {
+        Severity::Error => "error",
+        Severity::Warning => "warning",
+    };
+    let Problem { file, line, column, width, message, help, .. } = problem;
+    json!({"severity": severity, "file": file, "line": line, "column": column, "width": width, "message": message, "help": help})
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn folders_are_searched_for_definitions_without_scenarios() {
+        for (name, expected) in
+            [("a.yaml", true), ("a.yml", true), ("a.json", true), ("a.scenario.yaml", false), ("README.md", false), ("yaml", false)]
+        {
+            assert_eq!(is_definition(name), expected, "{name}");
+        }
+    }
+
+    #[test]
+    fn one_id_in_two_files_is_a_problem() {
+        let mut read = Read::default();
+        let text = include_str!("../../sagas/benefit-increase.yaml");
+        read.add("a.yaml", text);
+        assert!(read.problems.is_empty(), "{:?}", read.problems);
+        assert_eq!(read.documents[0].calls, ["archive-svc", "notice-svc", "payment-svc"]);
+        read.add("b.yaml", text);
+        assert_eq!(read.problems.len(), 1);
+    }
+}

@@ -1,0 +1,151 @@
+//! `hms-orch`: the command tree.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::{Args, CommandFactory, Parser, Subcommand};
+use clap_complete::Shell;
+
+use super::code::Code;
+use super::{Threads, admin, block_on, definitions, demo, deploy, finish, init, sagas, token, up, validate};
+use crate::config;
+
+/// A saga orchestrator on Postgres
+///
+/// Exit codes: 0 ok, 1 failed, 2 usage, 3 validation failed, 4 not found, 5 conflict, 6 saga ended failed, 7 wait timed out,
+/// 8 nothing goes on without a human, 69 database or server unavailable, 130 interrupted.
+#[derive(Debug, Parser)]
+#[command(name = "hms-orch", version, max_term_width = 110)]
+struct Orch {
+    #[command(subcommand)]
+    verb: Verb,
+    #[command(flatten)]
+    database: config::Database,
+    #[command(flatten)]
+    output: config::Output,
+}
+
+#[derive(Debug, Subcommand)]
+enum Verb {
+    /// Migrate, then run engine and HTTP interface
+    Up(Box<up::Up>),
+    /// Show the whole story with services of our own
+    Demo(Box<demo::Demo>),
+    /// Write a saga and a services file to begin with
+    Init(init::Init),
+    /// Put files into force, all or none
+    Deploy(deploy::Deploy),
+    /// Say what is wrong with files, without a database
+    Validate(validate::Validate),
+    /// Print the JSON Schema of a kind of file
+    Schema(validate::Schema),
+    /// List what is deployed
+    Definitions(definitions::Definitions),
+    /// List sagas, newest first
+    Sagas(sagas::Sagas),
+    /// Show one saga, or watch it
+    Show(sagas::Show),
+    /// Say why a saga waits, or why an event started nothing
+    Why(sagas::Why),
+    /// Bring the schema up to date
+    Migrate,
+    /// Print the GRANTs for a database role
+    Grants(admin::Grants),
+    /// Remove everything of ours from the database
+    Uninstall(admin::Uninstall),
+    /// Look the database over
+    Doctor,
+    /// Make, list and revoke API keys
+    Token(token::Token),
+    /// Print completions for a shell
+    Completions(Completions),
+}
+
+#[derive(Args, Debug)]
+struct Completions {
+    /// The shell
+    shell: Shell,
+}
+
+/// Runs the program.
+#[must_use]
+pub fn main() -> ExitCode {
+    let Orch { verb, database, output } = match Orch::try_parse() {
+        Ok(arguments) => arguments,
+        Err(error) => return super::refuse(&error),
+    };
+    let json = output.json;
+    finish(run(verb, &database, &output), json)
+}
+
+fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Result<Code> {
+    let json = output.json;
+    match verb {
+        // These need no runtime, and an editor waits for `validate` at every save.
+        Verb::Validate(arguments) => validate::validate(&arguments, json),
+        Verb::Schema(arguments) => validate::schema(&arguments),
+        Verb::Init(arguments) => init::init(&arguments, json),
+        Verb::Grants(arguments) => admin::grants(&arguments),
+        Verb::Completions(arguments) => completions(arguments.shell),
+        Verb::Up(arguments) => block_on(output, "info", Threads::Many, up::up(&arguments, database)),
+        Verb::Demo(arguments) => block_on(output, "warn", Threads::Many, demo::demo(&arguments, database)),
+        verb => block_on(output, "warn", Threads::One, async {
+            match verb {
+                Verb::Deploy(arguments) => deploy::deploy(&arguments, database, json).await,
+                Verb::Definitions(arguments) => definitions::list(&arguments, database, json).await,
+                Verb::Sagas(arguments) => sagas::list(&arguments, database, json).await,
+                Verb::Show(arguments) => sagas::show(&arguments, database, json).await,
+                Verb::Why(arguments) => sagas::why(&arguments, database, json).await,
+                Verb::Migrate => admin::migrate(database, json).await,
+                Verb::Uninstall(arguments) => admin::uninstall(&arguments, database, json).await,
+                Verb::Token(arguments) => token::token(&arguments, database, json).await,
+                _ => admin::doctor(database, json).await,
+            }
+        }),
+    }
+}
+
+fn completions(shell: Shell) -> Result<Code> {
+    let mut script = Vec::new();
+    clap_complete::generate(shell, &mut Orch::command(), "hms-orch", &mut script);
+    super::output::line(String::from_utf8_lossy(&script).trim_end())?;
+    Ok(Code::Ok)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_tree_is_sound() {
+        Orch::command().debug_assert();
+    }
+
+    #[test]
+    fn values_of_secrets_are_not_in_the_help() {
+        let mut command = Orch::command();
+        command.build();
+        let secret = ["database_url", "listen_url", "read_url"];
+        assert!(command.get_arguments().filter(|argument| secret.contains(&argument.get_id().as_str())).all(clap::Arg::is_hide_env_values_set));
+    }
+
+    #[test]
+    fn arguments_are_read_as_the_contract_has_them() {
+        for line in [
+            "hms-orch up --role worker --listen 127.0.0.1:0 --concurrency 8 --database-url postgres://x/y",
+            "hms-orch deploy a.yaml b --replace --reason why --json",
+            "hms-orch grants web --as publisher",
+            "hms-orch uninstall --dry-run",
+            "hms-orch token create --role operator --name ci",
+            "hms-orch sagas --state failed,completed --since 1h",
+            "hms-orch show 0192ab --watch",
+            "hms-orch demo --keep --claimants 1000",
+            "hms-orch --json validate a.yaml",
+        ] {
+            Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
+        }
+        for line in ["hms-orch", "hms-orch deploy", "hms-orch sagas --state lost", "hms-orch grants web", "hms-orch up --role boss"] {
+            assert!(Orch::try_parse_from(line.split(' ')).is_err(), "{line}");
+        }
+    }
+}

@@ -1,0 +1,45 @@
+//! Deploying over HTTP.
+
+use hyper::Method;
+use serde_json::json;
+
+use crate::support::api::{Answer, Api};
+
+const FILE: &str = "id: a.b.v1\ntrigger: go\nsteps:\n  - {name: one, call: \"svc:/do\", compensate: \"svc:/undo\"}\n";
+
+async fn put(api: &Api, id: &str, content_type: &str, body: &str) -> Answer {
+    api.call(Method::PUT, &format!("/v1/definitions/{id}?reason=test"), &[("content-type", content_type)], body.to_owned()).await
+}
+
+#[tokio::test]
+async fn a_file_becomes_a_revision_once() {
+    let api = Api::open().await;
+    let first = put(&api, "a.b.v1", "application/yaml", FILE).await;
+    assert_eq!((first.status, &first.json()["outcome"], &first.json()["kind"]), (201, &json!("new"), &json!("saga")), "{first:?}");
+    let again = put(&api, "a.b.v1", "text/yaml; charset=utf-8", FILE).await;
+    assert_eq!((again.status, &again.json()["outcome"]), (200, &json!("unchanged")));
+    let changed = json!({"id": "a.b.v1", "trigger": "go", "steps": [{"name": "two", "call": "svc:/do"}]}).to_string();
+    let changed = put(&api, "a.b.v1", "application/json", &changed).await;
+    assert_eq!((changed.status, &changed.json()["replaced"]), (201, &first.json()["revision"]), "{changed:?}");
+
+    let shown = api.get("/v1/definitions/a.b.v1").await.json();
+    let states: Vec<&str> = shown["revisions"].as_array().unwrap().iter().map(|revision| revision["state"].as_str().unwrap()).collect();
+    assert_eq!(states, ["active", "retired"]);
+    assert_eq!(shown["revisions"][0]["source"]["steps"][0]["name"], "two");
+    let list = api.get("/v1/definitions?kind=saga&state=active").await.json();
+    assert_eq!((list["items"].as_array().unwrap().len(), &list["items"][0]["id"]), (1, &json!("a.b.v1")));
+    assert_eq!(api.get("/v1/definitions/nothing").await.problem(), "not_found");
+    assert_eq!(api.count("select count(*) from syncor.command where kind = 'deploy' and requested_by = 'http' and reason = 'test'").await, 2);
+}
+
+#[tokio::test]
+async fn a_wrong_file_is_refused_with_the_place() {
+    let api = Api::open().await;
+    let wrong = put(&api, "a.b.v1", "application/yaml", &FILE.replace("compensate:", "compensat:")).await;
+    assert_eq!((wrong.status, wrong.problem().as_str()), (422, "invalid"));
+    assert_eq!(wrong.json()["errors"][0]["line"], 4, "{wrong:?}");
+    let other = put(&api, "a.c.v1", "application/yaml", FILE).await;
+    assert_eq!((other.status, &other.json()["errors"][0]["pointer"]), (422, &json!("/id")));
+    assert_eq!(put(&api, "a.b.v1", "application/yaml", &"#".repeat((256 << 10) + 1)).await.problem(), "too_large");
+    assert_eq!(api.count("select count(*) from syncor.definition").await, 0);
+}
