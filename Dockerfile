@@ -15,7 +15,6 @@ RUN apt-get update \
 COPY --from=build /src/target/release/hms-orch /src/target/release/hms-bus /usr/local/bin/
 COPY LICENSE /usr/share/doc/hms-syncor/LICENSE
 COPY sagas /usr/share/hms-syncor/sagas
-COPY compose/agency-services.yaml /usr/share/hms-syncor/compose/agency-services.yaml
 USER 10001:10001
 # The private signing key lives here: mount a volume, or name another file in HMS_SIGNING_KEY_FILE.
 ENV HMS_SIGNING_KEY_FILE=/var/lib/hms/signing.pem
