@@ -22,6 +22,7 @@ use uuid::Uuid;
 use crate::core::story::StoryLine;
 use crate::dispatch::call::Dispatcher;
 use crate::store::dsn::Dsn;
+use crate::store::partitions;
 use crate::store::workers::{self, Registration};
 use crate::store::{Error, Store};
 
@@ -46,7 +47,7 @@ use runner::{Message, Runner};
 const COMMITTERS: usize = 2;
 /// Sagas in memory per call slot: while one saga's write is under way another one's call can be.
 const SAGAS_PER_SLOT: usize = 2;
-/// How often old read positions and workers are swept.
+/// How often old read positions and workers are swept, and partitions made ahead.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
 
 /// How sleeping workers are woken.
@@ -279,7 +280,11 @@ async fn sweep(store: Store, stop: CancellationToken) {
             () = stop.cancelled() => return,
             () = tokio::time::sleep(SWEEP_EVERY) => {}
         }
-        let swept = async { workers::sweep(&store.client().await?).await };
+        let swept = async {
+            let mut client = store.client().await?;
+            workers::sweep(&client).await?;
+            partitions::ensure(&mut client).await
+        };
         if let Err(error) = swept.await {
             warn!(%error, "sweeping failed");
         }

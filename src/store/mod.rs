@@ -20,6 +20,7 @@ pub mod grants;
 pub mod keys;
 pub mod lookup;
 pub mod migrate;
+pub mod partitions;
 pub mod publisher;
 pub mod read;
 pub mod start;

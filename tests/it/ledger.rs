@@ -178,3 +178,26 @@ async fn every_table_and_column_is_explained() {
     let names: Vec<String> = bare.iter().map(|row| row.get(0)).collect();
     assert!(names.is_empty(), "without a comment: {names:?}");
 }
+
+#[tokio::test]
+async fn partitions_are_made_ahead_and_never_waited_for() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let coming: String = client.query_one("select 'syncor.events_' || to_char(now() + interval '2 months', 'YYYY_MM')", &[]).await.unwrap().get(0);
+    client.batch_execute(&format!("drop table {coming}")).await.unwrap();
+    let store = crate::support::worker::store(&db.url);
+    let mut ours = store.client().await.unwrap();
+
+    let mut other = db::connect(&db.url).await;
+    let open = other.transaction().await.unwrap();
+    open.batch_execute("lock table syncor.events in access exclusive mode").await.unwrap();
+    let began = Instant::now();
+    assert!(syncor::store::partitions::ensure(&mut ours).await.is_err(), "the table is busy");
+    assert!(began.elapsed() < Duration::from_secs(2));
+    open.rollback().await.unwrap();
+
+    assert_eq!(syncor::store::partitions::ensure(&mut ours).await.unwrap(), 1);
+    assert_eq!(syncor::store::partitions::ensure(&mut ours).await.unwrap(), 0);
+    let guarded = client.batch_execute(&format!("truncate {coming}")).await;
+    assert!(guarded.is_err(), "a new partition is as append-only as the others");
+}
