@@ -34,7 +34,7 @@ async fn broken_files_are_refused_with_their_places_in_no_time() {
 
 #[tokio::test]
 async fn deploying_comes_before_up_and_is_all_or_nothing() {
-    let db = db::database().await;
+    let db = db::empty_database().await;
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().to_str().unwrap();
     file(folder.path(), "saga.yaml", SAGA);
@@ -80,7 +80,7 @@ async fn init_writes_what_is_valid_and_never_overwrites() {
 
 #[tokio::test]
 async fn every_failure_has_its_code() {
-    let db = db::database().await;
+    let db = db::empty_database().await;
     orch(&db.url, &["sagas"]).await.expect(1);
     orch(&db.url, &["migrate"]).await.expect(0);
     orch(&db.url, &["show", "01234567-89ab-7def-8123-456789abcdef"]).await.expect(4);
