@@ -62,7 +62,7 @@ async fn publish_waits_for_what_it_starts_and_says_how_it_ended() {
     let (db, stub) = (db::database().await, Stub::start().await);
     deploy(&db.url, &stub, "retry: {attempts: 2, backoffMs: 10}\n").await;
     stub.always("/s1", Answer::Json(200, json!({"message": "first things first"})));
-    let up = Up::start(&db.url, &[]).await;
+    let up = Up::start(&db.url, &["--drain-limit-ms", "500"]).await;
 
     let run = bus(&db.url, &["publish", "test.go", "--wait", "--timeout-ms", "20000"]).await.expect(0);
     let lines: Vec<&str> = run.stdout.lines().collect();
