@@ -70,7 +70,7 @@ pub struct Output {
     /// Print data as JSON
     #[arg(long, global = true)]
     pub json: bool,
-    /// Log filter such as `info` or `syncor=debug`; RUST_LOG serves where this is unset
+    /// Log filter such as `info` or `syncor=debug`; `RUST_LOG` serves where this is unset
     #[arg(long, env = "HMS_LOG", global = true, value_name = "FILTER")]
     pub log: Option<String>,
     /// Format of the log on stderr
@@ -113,7 +113,7 @@ pub struct Worker {
     /// How sleeping workers are woken
     #[arg(long, env = "HMS_WAKE", value_enum, default_value_t = Wake::Notify)]
     pub wake: Wake,
-    /// Signature of step tokens: EdDSA, or ES256 for FIPS
+    /// Signature of step tokens: `EdDSA`, or `ES256` for FIPS
     #[arg(long, env = "HMS_JWT_ALG", value_enum, default_value_t = JwtAlgorithm::EdDsa)]
     pub jwt_alg: JwtAlgorithm,
     /// Private signing key; made if missing, in the user's data folder unless said

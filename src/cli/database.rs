@@ -1,5 +1,8 @@
 //! Finding the database that a command is about.
 
+use std::fmt;
+use std::path::PathBuf;
+
 use anyhow::{Context, Result};
 
 use super::output;
@@ -23,6 +26,8 @@ pub(super) struct Place {
     pub listen: Dsn,
     /// Where to read, if not there.
     read: Option<Dsn>,
+    /// The folder of the private Postgres, if that is what it is.
+    private: Option<PathBuf>,
     /// The connection string, for programs of ours that parse it themselves.
     pub url: String,
 }
@@ -30,17 +35,15 @@ pub(super) struct Place {
 impl Place {
     /// Finds it: the URL given, else what the PG* variables say, else the private Postgres, which is started if need be.
     pub async fn find(given: &config::Database) -> Result<Self> {
-        let url = match &given.database_url {
-            Some(url) => url.expose().to_owned(),
-            None => match of_environment(|name| std::env::var(name).ok()) {
-                Some(pairs) => pairs,
-                None => private().await?,
-            },
+        let given_url = given.database_url.as_ref().map(|url| url.expose().to_owned());
+        let (url, private) = match given_url.or_else(|| of_environment(|name| std::env::var(name).ok())) {
+            Some(url) => (url, None),
+            None => private().await?,
         };
         let dsn = Dsn::parse(&url)?;
         let other = |url: &Option<config::Secret>| url.as_ref().map(|url| Dsn::parse(url.expose())).transpose();
         let listen = other(&given.listen_url).context("HMS_LISTEN_URL")?.unwrap_or_else(|| dsn.clone());
-        Ok(Self { listen, read: other(&given.read_url).context("HMS_READ_URL")?, dsn, url })
+        Ok(Self { listen, read: other(&given.read_url).context("HMS_READ_URL")?, private, dsn, url })
     }
 
     /// The write side, with this many connections.
@@ -79,14 +82,21 @@ fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     Some(pairs.join(" "))
 }
 
-async fn private() -> Result<String> {
+impl fmt::Display for Place {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "database {}", self.dsn)?;
+        self.private.as_ref().map_or(Ok(()), |folder| write!(f, ", a private Postgres in {}", folder.display()))
+    }
+}
+
+async fn private() -> Result<(String, Option<PathBuf>)> {
     let options = dev_postgres::Options::for_user()?;
     if !options.data_dir.exists() {
         output::talk(format_args!("no DATABASE_URL: making a private Postgres in {}", options.data_dir.display()));
     }
     let cluster = Cluster::ensure(&options).await?;
     cluster.ensure_database(PRIVATE_DATABASE).await?;
-    Ok(cluster.url(PRIVATE_DATABASE))
+    Ok((cluster.url(PRIVATE_DATABASE), Some(options.data_dir)))
 }
 
 /// Who orders something: the person if the shell says so, beside the database role.

@@ -6,19 +6,16 @@ use anyhow::{Context, Result, ensure};
 use clap::Args;
 use serde_json::json;
 use tokio::net::TcpListener;
-use tokio::sync::mpsc;
 
 use super::code::Code;
-use super::console::Console;
 use super::database::{self, Place};
 use super::files::Read;
 use super::node::{self, Node};
 use super::source::Source;
 use super::up::Signals;
-use super::{deploy, output};
+use super::{deploy, follow, output};
 use crate::config::{self, Worker};
 use crate::core::payload::Payload;
-use crate::core::story::StoryLine;
 use crate::demo::{self, Services};
 use crate::http::auth::Auth;
 use crate::store::definitions::Order;
@@ -65,7 +62,6 @@ struct Stage {
     node: Node,
     services: Services,
     source: Source,
-    story: mpsc::Receiver<StoryLine>,
 }
 
 impl Stage {
@@ -79,10 +75,9 @@ async fn play(arguments: &Demo, given: &config::Database) -> Result<Stage> {
     let listener = listener(&arguments.worker).await?;
     let address = listener.local_addr()?;
     let place = Place::find(given).await?;
-    output::talk(format_args!("database {}", place.dsn));
+    output::talk(&place);
     migrate::migrate(&place.listen).await?;
 
-    // Longer than the drain of a stop, shorter than anybody's patience.
     output::talk(format_args!("making a register of {} claimants", grouped(arguments.claimants.into())));
     let mut options = demo::Options::new(place.url.clone(), format!("http://{address}/.well-known/jwks.json"));
     options.claimants = arguments.claimants;
@@ -101,11 +96,10 @@ async fn play(arguments: &Demo, given: &config::Database) -> Result<Stage> {
     let by = database::who(&place.dsn);
     deploy::all(&store, &files.documents, Order { by: &by, reason: Some("hms-orch demo"), replace: false }).await?;
 
-    let (sender, story) = mpsc::channel(1024);
-    let node = Node::start(&arguments.worker, &place, Some(listener), Metrics::record()?, Some(sender)).await?;
+    let node = Node::start(&arguments.worker, &place, Some(listener), Metrics::record()?, None).await?;
     let source = Source::of_database(&place).await?;
-    let mut stage = Stage { node, services, source, story };
-    tell(&mut stage).await?;
+    let stage = Stage { node, services, source };
+    tell(&stage).await?;
 
     output::line("")?;
     output::line(format_args!("dashboard        http://{address}/"))?;
@@ -116,12 +110,12 @@ async fn play(arguments: &Demo, given: &config::Database) -> Result<Stage> {
     Ok(stage)
 }
 
-async fn tell(stage: &mut Stage) -> Result<()> {
+async fn tell(stage: &Stage) -> Result<()> {
     let before = stage.services.payments_total_cents().await?;
     output::line(format_args!("All weekly payments together: {}", dollars(before)))?;
     output::line("A policy raises them by 5 percent.\n")?;
-    let state = one(stage, "happy").await?;
-    ensure!(state == "completed", "the saga of the happy story is {state}");
+    let end = one(stage, "happy").await?;
+    ensure!(end == Code::Ok, "the happy story ended otherwise: {end:?}");
     let raised = stage.services.payments_total_cents().await?;
     output::line(format_args!("\nAll weekly payments together: {}", dollars(raised)))?;
     ensure!(raised > before, "no payment was raised");
@@ -130,8 +124,8 @@ async fn tell(stage: &mut Stage) -> Result<()> {
     stage.services.set_failure("notice-svc", Some(500));
     let told = one(stage, "rolled-back").await;
     stage.services.set_failure("notice-svc", None);
-    let state = told?;
-    ensure!(state == "failed", "the saga of the second story is {state}");
+    let end = told?;
+    ensure!(end == Code::SagaFailed, "the second story ended otherwise: {end:?}");
     let restored = stage.services.payments_total_cents().await?;
     output::line(format_args!("\nAll weekly payments together: {}", dollars(restored)))?;
     ensure!(restored == raised, "the payments are {} after the rollback and were {} before", dollars(restored), dollars(raised));
@@ -140,7 +134,7 @@ async fn tell(stage: &mut Stage) -> Result<()> {
 }
 
 /// Publishes one policy change, tells what comes of it and returns how it ended.
-async fn one(stage: &mut Stage, name: &str) -> Result<String> {
+async fn one(stage: &Stage, name: &str) -> Result<Code> {
     // A subject of its own each time, so that the demo can be shown again on the same database.
     let subject = format!("{name}-{}", uuid::Uuid::now_v7().simple());
     let data = json!({"policyId": "dol.unemployment.v3", "percent": 5, "subject": subject});
@@ -155,29 +149,8 @@ async fn one(stage: &mut Stage, name: &str) -> Result<String> {
         dedupe_key: Some(subject),
     };
     let event = stage.source.publish(event).await?;
-    let deadline = Instant::now() + STORY_TIME;
-    let mut console = Console::new();
-    loop {
-        // The story as it is told live, by this process's own engine.
-        while let Ok(line) = stage.story.try_recv() {
-            console.tell(&line)?;
-        }
-        let effect = stage.source.effect(event).await?;
-        if let Some(&saga) = effect.sagas.first() {
-            let record = stage.source.record(saga).await?;
-            if record.is_over() {
-                // Its last lines follow the commit that we have just read.
-                while let Ok(Some(line)) = tokio::time::timeout(Duration::from_millis(200), stage.story.recv()).await {
-                    console.tell(&line)?;
-                }
-                console.rest();
-                return Ok(record.state);
-            }
-            ensure!(!record.needs_human(), "the story waits for a human: {}", record.why.unwrap_or_default());
-        }
-        ensure!(Instant::now() < deadline, "the story takes too long: {}", effect.why);
-        tokio::time::sleep(Duration::from_millis(100)).await;
-    }
+    // Told from the database: another server on it may be the one that runs the saga.
+    follow::event(&stage.source, event, Some(Instant::now() + STORY_TIME), false).await
 }
 
 /// The address asked for, or a free port where that is the usual one and taken.

@@ -20,11 +20,11 @@ const STORY: usize = 4096;
 /// Arguments of `up`.
 #[derive(Args, Debug)]
 pub(super) struct Up {
-    #[command(flatten)]
-    worker: config::Worker,
     /// Do not print the story of the sagas
     #[arg(long)]
     quiet: bool,
+    #[command(flatten)]
+    worker: config::Worker,
 }
 
 /// Runs until it is told to stop.
@@ -39,7 +39,7 @@ pub(super) async fn up(arguments: &Up, given: &config::Database) -> Result<Code>
             None
         };
         let place = Place::find(given).await?;
-        output::talk(format_args!("database {}", place.dsn));
+        output::talk(&place);
         let report = migrate::migrate(&place.listen).await?;
         if !report.applied.is_empty() {
             output::talk(format_args!("schema syncor is now at version {}", report.version));

@@ -4,6 +4,10 @@
 
 mod support;
 
+// Files on the command line: validated, deployed, begun with.
+mod cli_files;
+// A server as people run it: started, used, stopped.
+mod cli_server;
 // Workers and Postgres, killed for real.
 mod crash;
 // Deploying: all or nothing, revisions that never change.

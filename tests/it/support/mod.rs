@@ -11,6 +11,7 @@
 use std::time::{Duration, Instant};
 
 pub(crate) mod api;
+pub(crate) mod cli;
 pub(crate) mod db;
 pub(crate) mod process;
 pub(crate) mod role;
