@@ -41,8 +41,8 @@ create table syncor.events (
   constraint events_correlation_length check (char_length(correlation_id) <= 1024),
   constraint events_dedupe_length check (char_length(dedupe_key) <= 1024),
   constraint events_depth_range check (depth >= 0),
-  -- The binary form of jsonb is measured first, as it costs nothing; only large documents are printed to be measured.
-  constraint events_data_size check (pg_column_size(data) <= 65536 or octet_length(data::text) <= 262144)
+  -- The text is what is measured: the stored size of a document that was copied from another table is the compressed one.
+  constraint events_data_size check (octet_length(data::text) <= 262144)
 ) partition by range (created_at);
 
 create index events_tx_pos_idx on syncor.events (tx, pos);
@@ -124,10 +124,23 @@ end
 $$;
 comment on function syncor.claim_event_key() is 'Skips a repeated event; refuses the same key with other content';
 
--- Names decide the order of firing: first complete, then claim.
+-- A fact with a cause is one further from the outside world: that is how a loop through an outside publisher is stopped.
+create function syncor.deepen_event() returns trigger
+language plpgsql security definer set search_path = pg_catalog, pg_temp
+as $$
+begin
+  new.depth := coalesce((select e.depth + 1 from syncor.events e where e.id = new.causation_id limit 1), new.depth);
+  return new;
+end
+$$;
+comment on function syncor.deepen_event() is 'Sets the depth of an event that names its cause';
+
+-- Names decide the order of firing: first complete, then deepen, then claim.
 create trigger event_1_complete before insert on syncor.events
   for each row when (new.saga_id is null) execute function syncor.complete_event();
-create trigger event_2_claim_key before insert on syncor.events
+create trigger event_2_deepen before insert on syncor.events
+  for each row when (new.causation_id is not null and new.saga_id is null) execute function syncor.deepen_event();
+create trigger event_3_claim_key before insert on syncor.events
   for each row when (new.dedupe_key is not null) execute function syncor.claim_event_key();
 
 create function syncor.refuse_change() returns trigger

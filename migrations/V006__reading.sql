@@ -131,7 +131,10 @@ comment on column syncor.definitions.retired_at is 'When it stopped starting sag
 
 create view syncor.services as
   select s.key as name, s.value ->> 'url' as url, coalesce(s.value ->> 'audience', s.key) as audience,
-         array(select jsonb_array_elements_text(s.value -> 'allow')) as allow, d.id as definition, d.deployed_at
+         case jsonb_typeof(s.value -> 'allow')
+           when 'array' then array(select jsonb_array_elements_text(s.value -> 'allow'))
+           when 'string' then array[s.value ->> 'allow']
+           else '{}' end as allow, d.id as definition, d.deployed_at
     from syncor.definition d
     cross join lateral jsonb_each(d.source -> 'services') s
    where d.kind = 'services' and d.state = 'active';

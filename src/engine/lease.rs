@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
 use super::clock::Clock;
+use super::measures;
 use crate::store::workers::{self, Beat, Peer};
 use crate::store::{Error, Store};
 
@@ -126,6 +127,7 @@ pub async fn keep(store: Store, lease: &Lease, clock: &Clock, vitals: &Vitals, o
 
 async fn beat(store: &Store, lease: &Lease, vitals: &Vitals) -> Result<Beat, Error> {
     let client = store.client().await?;
+    measures::slots_used(vitals.slots_used.load(Ordering::Relaxed));
     let session = Some(vitals.session_pid.load(Ordering::Relaxed)).filter(|pid| *pid != 0);
     workers::beat(&client, lease.worker, vitals.slots_used.load(Ordering::Relaxed), session).await
 }

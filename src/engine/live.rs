@@ -39,6 +39,8 @@ pub struct Live {
     pub stored: usize,
     /// The write in flight, if one is: a saga has at most one.
     pub writing: Option<InFlight>,
+    /// The last decision could not be stored and was made again without the reply: once is enough.
+    pub mended: bool,
     /// What happened meanwhile.
     pub waiting: VecDeque<Occurrence>,
 }

@@ -8,6 +8,7 @@ use crate::core::machine::Attempt;
 use crate::core::outcome::Class;
 use crate::core::saga::{Saga, SagaState};
 use crate::core::time::Timestamp;
+use crate::store::workers::Strain;
 
 /// A saga reached its final state.
 pub fn ended(definition: &str, saga: &Saga, took: Duration) {
@@ -63,6 +64,17 @@ pub fn call(service: &str, reply: &Reply, took: Duration) {
 /// The first call of a saga goes out.
 pub fn first_call(since_event: Duration) {
     metrics::histogram!("hms_event_to_first_call_seconds").record(since_event.as_secs_f64());
+}
+
+/// Calls in flight at a heartbeat.
+pub fn slots_used(slots: i32) {
+    metrics::gauge!("hms_worker_slots_used").set(f64::from(slots));
+}
+
+/// What threatens the database from outside.
+pub fn strain(strain: Strain) {
+    metrics::gauge!("hms_notify_queue_usage").set(strain.notify_queue);
+    metrics::gauge!("hms_xmin_age_seconds").set(strain.snapshot_age);
 }
 
 /// Events were routed.

@@ -283,6 +283,7 @@ async fn sweep(store: Store, stop: CancellationToken) {
         let swept = async {
             let mut client = store.client().await?;
             workers::sweep(&client).await?;
+            measures::strain(workers::strain(&client).await?);
             partitions::ensure(&mut client).await
         };
         if let Err(error) = swept.await {

@@ -366,6 +366,7 @@ impl Plan {
                 takeovers: 0,
                 stored: 1,
                 writing: None,
+                mended: false,
                 waiting: std::collections::VecDeque::new(),
             };
             self.live.insert(id, live);

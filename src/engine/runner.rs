@@ -31,8 +31,8 @@ use crate::store::commit::{SagaWrite, Written};
 
 /// Waits longer than this are not kept in memory: the saga is let go of until it is due.
 const PARK_AFTER: Duration = Duration::from_secs(5);
-/// How long a saga rests whose decision cannot be stored even without the reply that led to it.
-const POISON_REST: Duration = Duration::from_secs(60);
+/// Between two tries to read or put back a saga whose decision cannot be stored.
+const RELOAD_PAUSE: Duration = Duration::from_millis(200);
 /// Most messages handled between two looks at the timers.
 const MESSAGES_MAX: usize = 512;
 
@@ -210,6 +210,7 @@ impl Runner {
         match written {
             Written::Done(fences) => {
                 live.rev += 1;
+                live.mended = false;
                 for (seq, fence) in fences {
                     live.saga.steps[seq].fence = fence;
                 }
@@ -298,16 +299,24 @@ impl Runner {
     /// What the machine decided cannot be stored: go back to what the database has.
     fn reload(&mut self, id: Uuid, cause: Option<(usize, Action, u32)>, reason: String) {
         error!(saga.id = %id, reason, "a decision cannot be stored");
+        let Some(live) = self.sagas.get_mut(&id) else {
+            return;
+        };
+        // Memory is ahead of the database by something that will never be written: nothing else may be judged by it.
+        live.writing = Some(InFlight::default());
+        let rests = live.mended || cause.is_none();
         let worker = Arc::clone(&self.worker);
         tokio::spawn(async move {
-            let message = match load_again(&worker, id).await {
-                Some((loaded, deployed)) => Message::Reloaded(Box::new(loaded), deployed, cause, reason),
-                None => Message::Forget(id),
+            let dead = worker.lease.dead.clone();
+            let message = tokio::select! {
+                () = dead.cancelled() => return,
+                message = async { if rests { put_back(&worker, id).await } else { load_again(&worker, id, cause, reason).await } } => message,
             };
             worker.send(message);
         });
     }
 
+    /// Judges the reply that cannot be stored anew: as one of unknown effect, without what it said.
     fn mend(&mut self, loaded: Loaded, deployed: &Deployed, cause: Option<(usize, Action, u32)>, reason: &str) {
         let id = loaded.saga.id;
         let Some(live) = self.sagas.get_mut(&id) else {
@@ -315,25 +324,46 @@ impl Runner {
         };
         let (saga, stored) = completed_steps(loaded.saga, &deployed.definition);
         (live.saga, live.stored, live.rev, live.epoch) = (saga, stored, loaded.rev, loaded.epoch);
-        match cause {
-            Some((seq, action, attempt)) if !live.waiting.iter().any(|waiting| matches!(waiting, Occurrence::Judged { .. })) => {
-                let outcome = Outcome::without_reply(Class::Unknown, format!("the result cannot be stored: {}", crate::core::reply::line(reason)));
-                self.apply(id, Occurrence::Judged { seq, action, attempt, outcome });
-            }
-            _ => {
-                error!(saga.id = %id, reason, rest_s = POISON_REST.as_secs(), "a saga cannot go on here: letting it rest");
-                self.forget(id);
-            }
+        (live.writing, live.mended) = (None, true);
+        if let Some((seq, action, attempt)) = cause {
+            let outcome = Outcome::without_reply(Class::Unknown, format!("the result cannot be stored: {}", crate::core::reply::line(reason)));
+            self.apply(id, Occurrence::Judged { seq, action, attempt, outcome });
         }
+        self.next_waiting(id);
     }
 }
 
-async fn load_again(worker: &Worker, id: Uuid) -> Option<(Loaded, Arc<Deployed>)> {
-    let client = worker.store.client().await.ok()?;
-    let loaded = claim::load(&client, worker.lease.worker, &[id]).await.ok()?.pop()?;
-    let mut deployed = worker.definitions.by_no(&client, &[loaded.definition_no]).await.ok()?;
-    let deployed = deployed.remove(&loaded.definition_no)?;
-    Some((loaded, deployed))
+/// The saga as the database has it; asked for until the database answers.
+async fn load_again(worker: &Worker, id: Uuid, cause: Option<(usize, Action, u32)>, reason: String) -> Message {
+    loop {
+        let answer = async {
+            let client = worker.store.client().await?;
+            let Some(loaded) = claim::load(&client, worker.lease.worker, &[id]).await?.pop() else {
+                return Ok(None);
+            };
+            let deployed = worker.definitions.by_no(&client, &[loaded.definition_no]).await?.remove(&loaded.definition_no);
+            Ok::<_, crate::store::Error>(deployed.map(|deployed| (loaded, deployed)))
+        };
+        match answer.await {
+            Ok(Some((loaded, deployed))) => return Message::Reloaded(Box::new(loaded), deployed, cause, reason),
+            Ok(None) => return Message::Forget(id),
+            Err(error) => warn!(saga.id = %id, %error, "cannot be loaded again, asking once more"),
+        }
+        tokio::time::sleep(RELOAD_PAUSE).await;
+    }
+}
+
+/// Lets a saga rest that cannot go on: whoever claims it in a minute tries again.
+async fn put_back(worker: &Worker, id: Uuid) -> Message {
+    error!(saga.id = %id, "cannot go on: resting for a minute");
+    loop {
+        let done = async { claim::put_back(&worker.store.client().await?, worker.lease.worker, id).await };
+        match done.await {
+            Ok(()) => return Message::Forget(id),
+            Err(error) => warn!(saga.id = %id, %error, "cannot be put back, trying again"),
+        }
+        tokio::time::sleep(RELOAD_PAUSE).await;
+    }
 }
 
 impl Worker {
@@ -385,6 +415,7 @@ impl Worker {
             takeovers: loaded.takeovers,
             stored,
             writing: None,
+            mended: false,
             waiting,
         }
     }

@@ -141,3 +141,27 @@ pub async fn sweep(client: &Client) -> Result<(), Error> {
         .await?;
     Ok(())
 }
+
+/// What threatens the database from outside.
+#[derive(Clone, Copy, Debug)]
+pub struct Strain {
+    /// Part of the notification queue in use, 0 to 1.
+    pub notify_queue: f64,
+    /// Age of the oldest snapshot, seconds: vacuum can remove nothing younger.
+    pub snapshot_age: f64,
+}
+
+/// Looks at what threatens the database from outside.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn strain(client: &Client) -> Result<Strain, Error> {
+    let row = client
+        .query_one(
+            "select pg_notification_queue_usage(),
+                    coalesce((select max(extract(epoch from now() - a.xact_start))::float8 from pg_stat_activity a where a.backend_xmin is not null), 0)",
+            &[],
+        )
+        .await?;
+    Ok(Strain { notify_queue: row.get(0), snapshot_age: row.get(1) })
+}

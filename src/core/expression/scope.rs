@@ -139,7 +139,7 @@ fn event_field(event: &Event, name: &str, parts: &Parts, longest: &mut usize) ->
         "causationId" => event.causation_id.map(|id| id.to_string()).into(),
         "depth" => cel::Value::Int(event.depth.into()),
         "time" => {
-            chrono::DateTime::from_timestamp_millis(event.created_at.0).map_or(cel::Value::Null, |time| cel::Value::Timestamp(time.fixed_offset()))
+            chrono::DateTime::from_timestamp_micros(event.created_at.0).map_or(cel::Value::Null, |time| cel::Value::Timestamp(time.fixed_offset()))
         }
         _ => from_json(event.data.value(), parts, longest),
     }
