@@ -42,6 +42,7 @@ create table syncor.cursor (
   target    pg_snapshot,
   after_tx  xid8,
   after_pos bigint,
+  floor_pos bigint not null default 0,
   worker    int,
   at        timestamptz not null default now(),
   constraint cursor_page_whole check ((target is null) = (after_tx is null) and (target is null) = (after_pos is null))
@@ -54,8 +55,55 @@ comment on column syncor.cursor.done is 'Events visible in this snapshot are han
 comment on column syncor.cursor.target is 'Set while a large interval is read in pages: the snapshot at its end';
 comment on column syncor.cursor.after_tx is 'Last transaction handled of that interval';
 comment on column syncor.cursor.after_pos is 'Last position handled within it';
+comment on column syncor.cursor.floor_pos is 'Events up to here came with a restore: their transactions mean nothing here, syncor.backlog has those still to be handled';
 comment on column syncor.cursor.worker is 'The worker that wrote the batch';
 comment on column syncor.cursor.at is 'When';
+
+create table syncor.backlog (
+  event_id   uuid primary key,
+  created_at timestamptz not null
+);
+comment on table syncor.backlog is 'Events that a restore brought along unhandled; the router takes them first';
+comment on column syncor.backlog.event_id is 'The event';
+comment on column syncor.backlog.created_at is 'When it was published: finds its partition';
+
+create table syncor.origin (
+  one               boolean primary key default true check (one),
+  system_identifier text not null
+);
+comment on table syncor.origin is 'The database cluster that the transaction numbers in here belong to';
+comment on column syncor.origin.one is 'Always true';
+comment on column syncor.origin.system_identifier is 'As pg_control_system() tells it';
+
+-- Transaction numbers of another cluster say nothing here. After a restore elsewhere, what was handled there stays handled,
+-- what was not is put into the backlog, and reading by snapshot begins anew above everything that came along.
+create function syncor.adopt() returns boolean
+language plpgsql
+as $$
+declare
+  v_here   text := (select c.system_identifier::text from pg_control_system() c);
+  v_cursor syncor.cursor;
+begin
+  insert into syncor.origin (system_identifier) values (v_here) on conflict do nothing;
+  if found or exists (select from syncor.origin o where o.system_identifier = v_here) then
+    return false;
+  end if;
+  select c.* into strict v_cursor from syncor.cursor c order by c.seq desc limit 1;
+  insert into syncor.backlog (event_id, created_at)
+  select e.id, e.created_at
+    from syncor.events e
+   where e.pos > v_cursor.floor_pos
+     and not pg_visible_in_snapshot(e.tx, v_cursor.done)
+     and not coalesce(pg_visible_in_snapshot(e.tx, v_cursor.target) and (e.tx, e.pos) <= (v_cursor.after_tx, v_cursor.after_pos), false)
+  on conflict do nothing;
+  insert into syncor.cursor (seq, done, floor_pos)
+  values (v_cursor.seq + 1, pg_current_snapshot(), (select coalesce(max(e.pos), 0) from syncor.events e));
+  update syncor.worker set died_at = now() where died_at is null and stopped_at is null;
+  update syncor.origin set system_identifier = v_here;
+  return true;
+end
+$$;
+comment on function syncor.adopt() is 'After a restore into another cluster: makes the read position meaningful again; true if that was so';
 
 create table syncor.event_note (
   event_id uuid primary key,

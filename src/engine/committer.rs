@@ -17,8 +17,27 @@ use crate::store::{Error, Store};
 /// Most writes in one commit; throughput is flat beyond.
 const BATCH_MAX: usize = 500;
 
+/// What became of one write, and of which: a saga may have changed hands, and come back, before the answer arrives.
+#[derive(Debug)]
+pub struct WriteResult {
+    /// The saga.
+    pub id: Uuid,
+    /// The epoch of the write.
+    pub epoch: i32,
+    /// The rev that the write found.
+    pub rev: i32,
+    /// What became of it.
+    pub written: Written,
+}
+
+impl WriteResult {
+    fn of(write: &SagaWrite, written: Written) -> Self {
+        Self { id: write.id, epoch: write.epoch, rev: write.rev, written }
+    }
+}
+
 /// Where the results of a batch go.
-pub type Results = Vec<(Uuid, Written)>;
+pub type Results = Vec<WriteResult>;
 
 /// Drains the channel of writes, one batch at a time; several of these may share the channel.
 #[derive(Debug)]
@@ -76,7 +95,7 @@ impl Committer {
                     }
                 }
                 Err(error) => {
-                    let results = batch.drain(..).map(|write| (write.id, Written::Unstorable(error.to_string()))).collect();
+                    let results = batch.drain(..).map(|write| WriteResult::of(&write, Written::Unstorable(error.to_string()))).collect();
                     self.report(results);
                 }
             }
@@ -92,7 +111,7 @@ impl Committer {
             let mut rest = Vec::with_capacity(batch.len());
             for (write, result) in batch.drain(..).zip(known) {
                 match result {
-                    Some(result) => results.push((write.id, result)),
+                    Some(result) => results.push(WriteResult::of(&write, result)),
                     None => rest.push(write),
                 }
             }
@@ -102,8 +121,18 @@ impl Committer {
                 return Ok(());
             }
         }
-        let written = commit(&client, self.worker, batch).await?;
-        let results = batch.drain(..).zip(written).map(|(write, result)| (write.id, result)).collect();
+        let mut written = commit(&client, self.worker, batch).await?;
+        if uncertain && written.contains(&Written::Fenced) {
+            // The first sending may have been on its way all the time, in a backend that outlived its connection, and be what
+            // fenced the second: then it landed.
+            let known = landed(&client, self.worker, batch).await?;
+            for (result, known) in written.iter_mut().zip(known) {
+                if let (Written::Fenced, Some(known)) = (&result, known) {
+                    *result = known;
+                }
+            }
+        }
+        let results = batch.drain(..).zip(written).map(|(write, written)| WriteResult::of(&write, written)).collect();
         self.report(results);
         Ok(())
     }

@@ -24,7 +24,7 @@ use crate::core::saga::{Saga, SagaState};
 use crate::core::story::{Happening, StoryLine};
 use crate::core::time::Timestamp;
 use crate::store::cursor::{self, NewEvent, Position};
-use crate::store::start::{self, NewSaga};
+use crate::store::start::{self, NewSaga, StartBatch};
 use crate::store::wake::Listener;
 use crate::store::{Client, Error};
 
@@ -226,7 +226,7 @@ impl Router {
         let found = !batch.events.is_empty();
         self.learn_size(&batch.events);
         let plan = self.plan(&catalog, batch.events, room);
-        self.position = Some(self.write(&client, plan, position.seq, batch.next).await?);
+        self.position = Some(self.write(&client, plan, position.seq, batch.next, &batch.backlog).await?);
         Ok(if batch.more || found { Turn::Busy } else { Turn::Idle })
     }
 
@@ -283,16 +283,17 @@ impl Router {
     }
 
     /// Writes the plan and hands the sagas that are ours to the runner.
-    async fn write(&mut self, client: &Client, plan: Plan, seq: i64, next: Position) -> Result<Position, Error> {
+    async fn write(&mut self, client: &Client, plan: Plan, seq: i64, next: Position, backlog: &[Uuid]) -> Result<Position, Error> {
         measures::routed(plan.count, plan.filter_errors);
-        if plan.sagas.is_empty() && plan.notes.is_empty() {
+        if plan.sagas.is_empty() && plan.notes.is_empty() && backlog.is_empty() {
             // Reading it again would do no harm, so a position alone is no reason for a commit each time.
             if plan.count == 0 || self.written_at.elapsed() < POSITION_REST {
                 return Ok(Position { seq, ..next });
             }
         }
         self.written_at = Instant::now();
-        let started = start::start(client, self.worker.lease.worker, &plan.sagas, &plan.notes, &next).await?;
+        let batch = StartBatch { sagas: &plan.sagas, notes: &plan.notes, position: &next, backlog };
+        let started = start::start(client, self.worker.lease.worker, &batch).await?;
         let fences: HashMap<Uuid, Option<i64>> = started.iter().map(|started| (started.id, started.fence)).collect();
         let mut live = plan.live;
         let mut repeated = Vec::new();

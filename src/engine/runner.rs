@@ -16,6 +16,7 @@ use tracing::{error, warn};
 use uuid::Uuid;
 
 use super::Worker;
+use super::committer::{Results, WriteResult};
 use super::live::{InFlight, Live, Occurrence, completed_steps};
 use super::measures;
 use crate::core::call::Reply;
@@ -70,7 +71,7 @@ impl Runner {
     pub async fn run(
         mut self,
         mut messages: mpsc::UnboundedReceiver<Message>,
-        mut results: mpsc::UnboundedReceiver<Vec<(Uuid, Written)>>,
+        mut results: mpsc::UnboundedReceiver<Results>,
         stop: CancellationToken,
         drain_limit: Duration,
     ) {
@@ -84,8 +85,8 @@ impl Runner {
             tokio::select! {
                 biased;
                 Some(batch) = results.recv() => {
-                    for (id, written) in batch {
-                        self.written(id, written);
+                    for result in batch {
+                        self.written(result);
                     }
                 }
                 count = messages.recv_many(&mut inbox, MESSAGES_MAX) => {
@@ -127,7 +128,10 @@ impl Runner {
         let id = live.saga.id;
         let fresh_start = live.saga.state == SagaState::Running && live.rev == 0;
         let waiting = std::mem::take(&mut live.waiting);
-        self.sagas.insert(id, live);
+        if self.sagas.insert(id, live).is_some() {
+            // It was let go of, and claimed again before the answer came: it is one saga, not two.
+            self.worker.let_go();
+        }
         if fresh_start {
             let calls: Vec<_> = self.sagas[&id].saga.in_flight().collect();
             self.perform(id, &calls);
@@ -200,8 +204,10 @@ impl Runner {
     }
 
     /// A write came back.
-    fn written(&mut self, id: Uuid, written: Written) {
-        let Some(live) = self.sagas.get_mut(&id) else {
+    fn written(&mut self, result: WriteResult) {
+        let WriteResult { id, epoch, rev, written } = result;
+        // An answer that comes late may be about an earlier ownership of the same saga.
+        let Some(live) = self.sagas.get_mut(&id).filter(|live| live.epoch == epoch && live.rev == rev) else {
             return;
         };
         let Some(in_flight) = live.writing.take() else {

@@ -20,6 +20,8 @@ pub struct Position {
     pub done: String,
     /// Within a large interval that is read in pages.
     pub page: Option<Page>,
+    /// Events up to here came with a restore from another cluster: the backlog has those still to be handled.
+    pub floor_pos: i64,
 }
 
 /// A place within an interval.
@@ -44,6 +46,8 @@ pub struct Batch {
     pub catalog_revision: i64,
     /// Whether more events are known to wait.
     pub more: bool,
+    /// Those of the events that came from the backlog: to be struck off it.
+    pub backlog: Vec<Uuid>,
 }
 
 /// An event with its exact time, which finds its partition.
@@ -55,20 +59,26 @@ pub struct NewEvent {
     pub wanted: bool,
 }
 
-const CURRENT: &str = "select seq, done::text, target::text, after_tx::text, after_pos from syncor.cursor order by seq desc limit 1";
+const CURRENT: &str = "
+select c.seq, c.done::text, c.target::text, c.after_tx::text, c.after_pos, c.floor_pos,
+       exists (select from syncor.origin o where o.system_identifier = (select p.system_identifier::text from pg_control_system() p))
+  from syncor.cursor c order by c.seq desc limit 1";
 
 /// The position that the last batch left behind.
 ///
 /// # Errors
-/// When the database cannot be asked, or the cursor is gone.
+/// When the database cannot be asked, the cursor is gone, or it was restored from another cluster and not adopted yet.
 pub async fn current(client: &Client) -> Result<Position, Error> {
     let statement = client.prepare_cached(CURRENT).await?;
     let row = client.query_opt(&statement, &[]).await?.ok_or_else(|| Error::Schema("syncor.cursor is empty: run `hms-orch migrate`".to_owned()))?;
+    if !row.get::<_, bool>(6) {
+        return Err(Error::Schema("this database was restored from another cluster: run `hms-orch migrate` to adopt it".to_owned()));
+    }
     let page = match (row.get::<_, Option<String>>(2), row.get::<_, Option<String>>(3), row.get::<_, Option<i64>>(4)) {
         (Some(target), Some(tx), Some(after_pos)) => Some(Page { target, after_tx: parse_xid(&tx)?, after_pos }),
         _ => None,
     };
-    Ok(Position { seq: row.get(0), done: row.get(1), page })
+    Ok(Position { seq: row.get(0), done: row.get(1), page, floor_pos: row.get(5) })
 }
 
 /// One statement, so that the snapshot it reports is the snapshot it read with. Two arms instead of OR: each has its index.
@@ -77,14 +87,17 @@ select s.snap, c.revision, e.*
   from (select pg_current_snapshot()::text as snap) s
  cross join syncor.catalog c
   left join lateral (
-    select u.tx::text, u.pos, u.id, u.type, u.topic, u.source, u.subject, u.correlation_id, u.causation_id, u.depth, u.created_at,
+    select u.tx::text, u.pos, u.old, u.id, u.type, u.topic, u.source, u.subject, u.correlation_id, u.causation_id, u.depth, u.created_at,
            case when u.type = any($4::text[]) then u.data::text end as data
-      from (select * from syncor.events n where n.tx >= $1::text::xid8
+      from (select n.*, false as old from syncor.events n where n.tx >= $1::text::xid8 and n.pos > $8
             union all
-            select * from syncor.events l where l.tx = any($2::text[]::xid8[])) u
-     where ($5::text is null or pg_visible_in_snapshot(u.tx, $5::text::pg_snapshot))
+            select l.*, false from syncor.events l where l.tx = any($2::text[]::xid8[]) and l.pos > $8
+            union all
+            select b.*, true from syncor.backlog k join syncor.events b on b.id = k.event_id and b.created_at = k.created_at) u
+     where u.old
+        or ($5::text is null or pg_visible_in_snapshot(u.tx, $5::text::pg_snapshot))
        and ($6::text is null or (u.tx, u.pos) > ($6::text::xid8, $7::bigint))
-     order by u.tx, u.pos
+     order by u.old desc, u.tx, u.pos
      limit $3
   ) e on true";
 
@@ -99,23 +112,29 @@ pub async fn read(client: &Client, from: &Position, limit: i64, triggers: &[Stri
         None => (None, None, 0),
     };
     let statement = client.prepare_cached(READ).await?;
-    let rows = client.query(&statement, &[&snapshot.xmax, &snapshot.xip, &limit, &triggers, &target, &after_tx, &after_pos]).await?;
+    let rows = client.query(&statement, &[&snapshot.xmax, &snapshot.xip, &limit, &triggers, &target, &after_tx, &after_pos, &from.floor_pos]).await?;
     let first = rows.first().ok_or_else(|| Error::Schema("syncor.catalog is empty: run `hms-orch migrate`".to_owned()))?;
     let (snap, catalog_revision): (String, i64) = (first.get(0), first.get(1));
     let mut events = Vec::with_capacity(rows.len());
-    let mut last = None;
+    let mut last = from.page.as_ref().map(|page| (page.after_tx, page.after_pos));
+    let mut backlog = Vec::new();
     for row in &rows {
-        if let Some(tx) = row.get::<_, Option<&str>>(2) {
+        let Some(tx) = row.get::<_, Option<&str>>(2) else {
+            continue;
+        };
+        let new = event_of(row, 5);
+        if row.get(4) {
+            backlog.push(new.event.id);
+        } else {
             last = Some((parse_xid(tx)?, row.get::<_, i64>(3)));
-            events.push(event_of(row, 4));
         }
+        events.push(new);
     }
     let full = i64::try_from(events.len()).is_ok_and(|count| count >= limit);
-    let page = last.filter(|_| full).map(|(after_tx, after_pos)| Page {
-        target: from.page.as_ref().map_or_else(|| snap.clone(), |page| page.target.clone()),
-        after_tx,
-        after_pos,
-    });
+    // A batch full of nothing but backlog begins an interval of which nothing is handled yet.
+    let (after_tx, after_pos) = last.unwrap_or((0, 0));
+    let target = from.page.as_ref().map_or_else(|| snap.clone(), |page| page.target.clone());
+    let page = full.then_some(Page { target, after_tx, after_pos });
     let done = match (&page, &from.page) {
         (Some(_), _) => from.done.clone(),
         (None, Some(finished)) => finished.target.clone(),
@@ -123,7 +142,8 @@ pub async fn read(client: &Client, from: &Position, limit: i64, triggers: &[Stri
     };
     // A page that was not full ends its interval: what came after its target is still unread.
     let more = full || from.page.is_some();
-    Ok(Batch { events, next: Position { seq: from.seq + 1, done, page }, catalog_revision, more })
+    let next = Position { seq: from.seq + 1, done, page, floor_pos: from.floor_pos };
+    Ok(Batch { events, next, catalog_revision, more, backlog })
 }
 
 fn event_of(row: &Row, at: usize) -> NewEvent {

@@ -35,6 +35,8 @@ pub struct Report {
     pub applied: Vec<String>,
     /// The version the schema is at.
     pub version: i32,
+    /// The database came from another cluster, and the read position was made to fit this one.
+    pub adopted: bool,
 }
 
 /// Applies the migrations that are missing. Several may start at once: one migrates, the others wait and find it done.
@@ -45,7 +47,8 @@ pub struct Report {
 pub async fn migrate(dsn: &Dsn) -> Result<Report, Error> {
     let mut client = dsn.connect("hms-orch migrate").await?;
     if pending(&client).await?.is_empty() {
-        return Ok(Report { applied: Vec::new(), version: latest() });
+        let adopted = adopt(&client).await?;
+        return Ok(Report { applied: Vec::new(), version: latest(), adopted });
     }
     if behind_pooler(dsn, &client).await? {
         return Err(Error::Schema(format!(
@@ -58,6 +61,15 @@ pub async fn migrate(dsn: &Dsn) -> Result<Report, Error> {
     // The session ends here and with it the lock; said aloud for those who look at pg_locks.
     client.batch_execute(&format!("select pg_catalog.pg_advisory_unlock({LOCK})")).await?;
     report
+}
+
+/// After a restore into another cluster the ledger's transaction numbers mean nothing any more: makes sense of them again.
+async fn adopt(client: &Client) -> Result<bool, Error> {
+    let adopted: bool = client.query_one("select syncor.adopt()", &[]).await?.get(0);
+    if adopted {
+        tracing::warn!("this database was restored from another cluster: what was not handled there will be handled here");
+    }
+    Ok(adopted)
 }
 
 /// Whether this program can work with the schema as it is.
@@ -171,7 +183,7 @@ async fn lock(client: &Client) -> Result<(), Error> {
 async fn apply(client: &mut Client) -> Result<Report, Error> {
     let before = pending(client).await?;
     if before.is_empty() {
-        return Ok(Report { applied: Vec::new(), version: latest() });
+        return Ok(Report { applied: Vec::new(), version: latest(), adopted: adopt(client).await? });
     }
     create_schema(client).await?;
     // A session of our own that ends with the migration, so a setting cannot leak.
@@ -206,7 +218,7 @@ async fn apply(client: &mut Client) -> Result<Report, Error> {
              revoke all on syncor.schema_history from public",
         )
         .await?;
-    Ok(Report { applied: before, version: latest() })
+    Ok(Report { applied: before, version: latest(), adopted: adopt(client).await? })
 }
 
 /// `create schema if not exists` demands CREATE on the database even if there is nothing to create, so look first.

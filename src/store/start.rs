@@ -44,6 +44,19 @@ pub struct NewSaga {
     pub events: Vec<EventRow>,
 }
 
+/// What one batch of events leads to.
+#[derive(Debug)]
+pub struct StartBatch<'a> {
+    /// Sagas to start.
+    pub sagas: &'a [NewSaga],
+    /// Events that start nothing, and why.
+    pub notes: &'a [(Uuid, String)],
+    /// Where reading goes on.
+    pub position: &'a Position,
+    /// Events to strike off the backlog.
+    pub backlog: &'a [Uuid],
+}
+
 /// One that really started, with the fence of its first call.
 #[derive(Clone, Copy, Debug)]
 pub struct Started {
@@ -86,16 +99,18 @@ e as (
    where e.saga_id in (select saga_id from k)),
 o as (
   insert into syncor.event_note (event_id, note) select * from unnest($23::uuid[], $24::text[]) on conflict do nothing),
+b as (delete from syncor.backlog where event_id = any($32::uuid[])),
 c as (
-  insert into syncor.cursor (seq, done, target, after_tx, after_pos, worker)
-  values ($25, $26::text::pg_snapshot, $27::text::pg_snapshot, $28::text::xid8, $29, $30))
+  insert into syncor.cursor (seq, done, target, after_tx, after_pos, floor_pos, worker)
+  values ($25, $26::text::pg_snapshot, $27::text::pg_snapshot, $28::text::xid8, $29, $30, $31))
 select k.saga_id, t.fence from k left join t on t.saga_id = k.saga_id";
 
 /// Writes the batch. Of the sagas, those come back that really started: the others' keys were used before.
 ///
 /// # Errors
 /// When the database cannot be asked, or another router wrote this position first (23505 on the cursor).
-pub async fn start(client: &Client, worker: i32, sagas: &[NewSaga], notes: &[(Uuid, String)], position: &Position) -> Result<Vec<Started>, Error> {
+pub async fn start(client: &Client, worker: i32, batch: &StartBatch<'_>) -> Result<Vec<Started>, Error> {
+    let StartBatch { sagas, notes, position, backlog } = batch;
     let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.id).collect();
     let numbers: Vec<i32> = sagas.iter().map(|saga| saga.definition_no).collect();
     let families: Vec<&str> = sagas.iter().map(|saga| saga.family.as_str()).collect();
@@ -132,7 +147,8 @@ pub async fn start(client: &Client, worker: i32, sagas: &[NewSaga], notes: &[(Uu
         &first_steps,
         &started,
     ];
-    let cursor: [&(dyn ToSql + Sync); 8] = [&noted, &texts, &position.seq, &position.done, &target, &after_tx, &after_pos, &worker];
+    let cursor: [&(dyn ToSql + Sync); 10] =
+        [&noted, &texts, &position.seq, &position.done, &target, &after_tx, &after_pos, &position.floor_pos, &worker, backlog];
     let mut params: Vec<&(dyn ToSql + Sync)> = own.to_vec();
     params.extend(events.params());
     params.extend(cursor);
