@@ -143,8 +143,12 @@ impl Turn<'_> {
     }
 
     /// Records the end of the attempt in flight and what it means for its step.
-    fn settle(&mut self, seq: usize, action: Action, outcome: Outcome) {
+    fn settle(&mut self, seq: usize, action: Action, mut outcome: Outcome) {
         let step = &mut self.saga.steps[seq];
+        // After an attempt of unknown effect, "conflict" and "too early" mean that it is still being worked on.
+        if action == Action::Do && step.ambiguous && matches!(outcome.status, Some(409 | 425)) {
+            outcome.class = Class::Unknown;
+        }
         self.result.attempts.push(Attempt {
             seq,
             action,
@@ -173,9 +177,7 @@ impl Turn<'_> {
             step.context = outcome.context;
             return;
         }
-        // After an attempt of unknown effect, "conflict" and "too early" mean that it is still being worked on.
-        let in_progress = step.ambiguous && matches!(outcome.status, Some(409 | 425));
-        let unknown = in_progress || matches!(outcome.class, Class::Unknown | Class::Lost);
+        let unknown = matches!(outcome.class, Class::Unknown | Class::Lost);
         step.ambiguous |= unknown;
         if outcome.class != Class::Lost {
             step.spent += 1;
@@ -359,4 +361,35 @@ fn describe_failure(name: &str, step: &StepProgress, retry: &Retry) -> String {
     let error = step.error.as_deref().unwrap_or("no reason given");
     let what = if step.status == StepStatus::Unknown { "has an unknown outcome" } else { "failed" };
     format!("step {name} {what}: {error} (attempt {} of {})", step.attempts, retry.attempts.max(step.attempts))
+}
+
+#[cfg(test)]
+mod tests {
+    use uuid::Uuid;
+
+    use super::super::definition_file::{File, read};
+    use super::*;
+
+    #[test]
+    fn conflict_is_recorded_as_unknown_only_after_an_unknown_attempt() {
+        let text = "id: a.v1\ntrigger: b\nsteps: [{name: c, call: \"d:/e\"}]";
+        let Ok(File::Saga(definition, ..)) = read("a.yaml", text) else { panic!("{text} is no saga") };
+        let check = |classes: &[(Class, Option<u16>)], words: &[&str], state| {
+            let mut saga = Saga::new(Uuid::nil(), 1);
+            advance(&definition, &mut saga, Input::Start, Timestamp(0), 0.5);
+            let mut recorded = Vec::new();
+            for (number, (class, status)) in (1..).zip(classes) {
+                let outcome = Box::new(Outcome { status: *status, ..Outcome::without_reply(*class, "no") });
+                let now = Timestamp(i64::from(number) * 60_000_000);
+                let reply = Input::Reply { seq: 0, action: Action::Do, attempt: number, outcome };
+                recorded.extend(advance(&definition, &mut saga, reply, now, 0.5).attempts.iter().map(|attempt| attempt.outcome.as_str()));
+                advance(&definition, &mut saga, Input::Due, now.plus(std::time::Duration::from_secs(30)), 0.5);
+            }
+            assert_eq!((&*recorded, saga.steps[0].status), (words, state));
+        };
+        check(&[(Class::Refused, Some(409))], &["failed"], StepStatus::Failed);
+        check(&[(Class::Unknown, None), (Class::Refused, Some(409))], &["unknown", "unknown"], StepStatus::Running);
+        check(&[(Class::Unknown, Some(504)), (Class::Failed, Some(425))], &["unknown", "unknown"], StepStatus::Running);
+        check(&[(Class::Unknown, None), (Class::Refused, Some(404))], &["unknown", "failed"], StepStatus::Unknown);
+    }
 }
