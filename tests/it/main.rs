@@ -36,6 +36,8 @@ mod ledger;
 mod migrations;
 // What one publisher suffers, the others do not notice.
 mod publishing;
+// A dump restored elsewhere.
+mod restore;
 // Sagas from event to end, with every kind of failure.
 mod sagas;
 // Uninstalling leaves nothing behind.
