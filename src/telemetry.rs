@@ -6,8 +6,6 @@ use metrics::{Unit, describe_counter, describe_gauge, describe_histogram};
 use metrics_exporter_prometheus::{BuildError, Matcher, PrometheusBuilder, PrometheusHandle};
 use tracing_subscriber::EnvFilter;
 
-use crate::config::LogFormat;
-
 /// Why telemetry cannot start.
 #[derive(Debug, thiserror::Error)]
 #[non_exhaustive]
@@ -25,22 +23,22 @@ pub enum Error {
     Recorder(#[from] BuildError),
 }
 
-/// Logs from now on to stderr, as `filter` says, else `RUST_LOG`, else `default`. A second call changes nothing.
+/// Logs from now on to stderr, as `filter` says, else `RUST_LOG`, else `default`; with `json` one object a line. A second call changes nothing.
 ///
 /// # Errors
 /// [`Error::Filter`].
-pub fn log(filter: Option<&str>, default: &str, format: LogFormat) -> Result<(), Error> {
+pub fn log(filter: Option<&str>, default: &str, json: bool) -> Result<(), Error> {
     let from_env = std::env::var("RUST_LOG").ok();
     let text = filter.or(from_env.as_deref()).filter(|text| !text.trim().is_empty()).unwrap_or(default);
     let filter = EnvFilter::try_new(text).map_err(|source| Error::Filter { filter: text.to_owned(), source })?;
     let builder = tracing_subscriber::fmt().with_env_filter(filter).with_writer(io::stderr);
     // Another subscriber can only be there in tests, and then it serves.
-    let _already = match format {
-        LogFormat::Text => {
+    let _already = match json {
+        false => {
             let colours = io::IsTerminal::is_terminal(&io::stderr()) && std::env::var_os("NO_COLOR").is_none_or(|value| value.is_empty());
             builder.with_ansi(colours).try_init()
         }
-        LogFormat::Json => builder.json().flatten_event(true).try_init(),
+        true => builder.json().flatten_event(true).try_init(),
     };
     Ok(())
 }
@@ -126,6 +124,6 @@ mod tests {
 
     #[test]
     fn a_filter_that_makes_no_sense_is_refused() {
-        assert!(log(Some("syncor=loud=very"), "warn", LogFormat::Text).is_err());
+        assert!(log(Some("syncor=loud=very"), "warn", false).is_err());
     }
 }

@@ -116,11 +116,8 @@ fn of_cause(cause: &(dyn std::error::Error + 'static)) -> Option<Code> {
 
 fn of_store(error: &store::Error) -> Code {
     match error {
-        store::Error::Unavailable(_) => Code::Unavailable,
         store::Error::Refused(_) => Code::Conflict,
-        store::Error::Read(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)) => Code::Unavailable,
-        // 28: not let in; 3D: no such database.
-        store::Error::Postgres(_) if error.sqlstate().is_none_or(|state| ["08", "28", "3D", "53", "57"].contains(&&state[..2])) => Code::Unavailable,
+        error if error.is_unreachable() => Code::Unavailable,
         _ => Code::Failed,
     }
 }

@@ -104,8 +104,8 @@ async fn play(arguments: &Demo, given: &config::Database) -> Result<Stage> {
     output::line("")?;
     output::line(format_args!("dashboard        http://{address}/"))?;
     output::line("in SQL           select id, definition, state, duration_ms from syncor.sagas order by started_at desc;")?;
-    output::line("                 select name, status, compensation, message from syncor.steps where saga_id = '...';")?;
-    output::line("                 select type, subject, data from syncor.events order by created_at desc limit 10;")?;
+    output::line("                 or: select name, status, compensation, message from syncor.steps where saga_id = '...';")?;
+    output::line("                 or: select type, subject, data from syncor.events order by created_at desc limit 10;")?;
     output::line("on this console  hms-orch sagas")?;
     Ok(stage)
 }

@@ -54,7 +54,7 @@ fn finish(result: Result<Code>, json: bool) -> ExitCode {
 
 /// Starts the log and runs `work` on a runtime of its own; SIGINT ends it with 130.
 fn block_on(output: &Output, log: &str, threads: Threads, work: impl Future<Output = Result<Code>>) -> Result<Code> {
-    telemetry::log(output.log.as_deref(), log, output.log_format)?;
+    telemetry::log(output.log.as_deref(), log, output.log_format == crate::config::LogFormat::Json)?;
     let mut builder = match threads {
         Threads::One => tokio::runtime::Builder::new_current_thread(),
         Threads::Many => tokio::runtime::Builder::new_multi_thread(),

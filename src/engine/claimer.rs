@@ -8,6 +8,7 @@ use tracing::{debug, warn};
 use uuid::Uuid;
 
 use super::Worker;
+use super::live::Live;
 use super::runner::Message;
 use crate::store::{Error, claim};
 
@@ -69,7 +70,7 @@ async fn take_on(worker: &Arc<Worker>, client: &crate::store::Client, ids: &[Uui
             claim::put_back(client, worker.lease.worker, loaded.saga.id).await?;
             continue;
         };
-        let live = Worker::revive(loaded, Arc::clone(deployed));
+        let live = Live::revive(loaded, Arc::clone(deployed));
         worker.take_on();
         worker.send(Message::Owned(Box::new(live)));
     }

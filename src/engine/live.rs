@@ -16,6 +16,7 @@ use crate::core::reply;
 use crate::core::saga::{Compensation, Saga, StepStatus};
 use crate::core::story::{Happening, StoryLine};
 use crate::core::time::Timestamp;
+use crate::store::claim::Loaded;
 use crate::store::commit::{EventRow, SagaRow, SagaWrite, StepRow};
 
 /// A saga that this worker owns, with what it takes to go on.
@@ -92,6 +93,25 @@ pub enum Occurrence {
 }
 
 impl Live {
+    /// A saga that was loaded. Whatever its last owner had in flight is lost.
+    #[must_use]
+    pub fn revive(loaded: Loaded, deployed: Arc<Deployed>) -> Self {
+        let (saga, stored) = completed_steps(loaded.saga, &deployed.definition);
+        Self {
+            saga,
+            deployed,
+            event: Arc::new(loaded.event),
+            epoch: loaded.epoch,
+            rev: loaded.rev,
+            started_at: loaded.started_at,
+            takeovers: loaded.takeovers,
+            stored,
+            writing: None,
+            mended: false,
+            waiting: VecDeque::from([Occurrence::TakenOver]),
+        }
+    }
+
     /// The definition it is pinned to.
     #[must_use]
     pub fn definition(&self) -> &Definition {

@@ -26,6 +26,7 @@ use crate::store::partitions;
 use crate::store::workers::{self, Registration};
 use crate::store::{Error, Store};
 
+pub mod calls;
 pub mod claimer;
 pub mod clock;
 pub mod committer;
@@ -33,6 +34,8 @@ pub mod definitions;
 pub mod lease;
 pub mod live;
 mod measures;
+pub mod mending;
+pub mod plan;
 pub mod router;
 pub mod runner;
 

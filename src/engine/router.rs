@@ -3,7 +3,7 @@
 //! One router per database: its host is the sentinel that decides whether the pool sleeps. Election only saves work; what
 //! fences a second router is the primary key of the read position.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::{Duration, Instant};
@@ -13,25 +13,17 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
 
-use super::live::{Live, event_row, new_id};
+use super::plan::Plan;
 use super::runner::Message;
 use super::{Wake, Worker, measures};
-use crate::core::definition::DedupeAfter;
-use crate::core::event::Event;
-use crate::core::machine::{self, Emission, Input};
-use crate::core::matching::{Catalog, Deployed, Verdict};
-use crate::core::saga::{Saga, SagaState};
 use crate::core::story::{Happening, StoryLine};
-use crate::core::time::Timestamp;
 use crate::store::cursor::{self, NewEvent, Position};
-use crate::store::start::{self, NewSaga, StartBatch};
+use crate::store::start::{self, StartBatch};
 use crate::store::wake::Listener;
 use crate::store::{Client, Error};
 
 /// Most events read at once.
 const BATCH_MAX: usize = 500;
-/// Events caused by events caused by events ... up to here.
-const DEPTH_MAX: u16 = 16;
 /// A read position that starts nothing is kept in memory for this long before it is written.
 const POSITION_REST: Duration = Duration::from_secs(1);
 /// How long to go on polling after work before falling asleep: events often come in bursts.
@@ -225,7 +217,7 @@ impl Router {
         }
         let found = !batch.events.is_empty();
         self.learn_size(&batch.events);
-        let plan = self.plan(&catalog, batch.events, room);
+        let plan = Plan::of(&self.worker, &catalog, batch.events, room);
         self.position = Some(self.write(&client, plan, position.seq, batch.next, &batch.backlog).await?);
         Ok(if batch.more || found { Turn::Busy } else { Turn::Idle })
     }
@@ -241,45 +233,6 @@ impl Router {
         if let Some(largest) = events.iter().map(|new| new.event.data.len()).max() {
             self.data_bytes = largest.max(self.data_bytes / 2);
         }
-    }
-
-    /// Asks the definitions about each event, in order.
-    fn plan(&self, catalog: &Catalog, events: Vec<NewEvent>, room: usize) -> Plan {
-        let now = self.worker.clock.now();
-        let mut plan = Plan { count: events.len(), ..Plan::default() };
-        let mut keys = HashSet::new();
-        for new in events.into_iter().filter(|new| new.wanted) {
-            let event = Arc::new(new.event);
-            let mut reasons = Vec::new();
-            let before = plan.sagas.len();
-            if event.depth >= DEPTH_MAX {
-                plan.notes.push((event.id, format!("{DEPTH_MAX} events stand between it and the outside world: that looks like a loop")));
-                continue;
-            }
-            for (deployed, verdict) in catalog.ask(&event) {
-                match verdict {
-                    Verdict::Start(key) => {
-                        let key = key.unwrap_or_else(|| event.id.to_string());
-                        if keys.insert((deployed.definition.family.clone(), key.clone())) {
-                            let owned = plan.live.len() < room;
-                            plan.start(&self.worker, deployed, &event, key, owned, now);
-                        } else {
-                            reasons.push(duplicate(deployed, &key));
-                        }
-                    }
-                    Verdict::Reject(reason) => plan.reject(deployed, &event, reason, now),
-                    Verdict::Pass(reason) => reasons.push(reason),
-                    Verdict::Error(reason) => {
-                        plan.filter_errors += 1;
-                        reasons.push(reason);
-                    }
-                }
-            }
-            if plan.sagas.len() == before && !reasons.is_empty() {
-                plan.notes.push((event.id, reasons.join("; ")));
-            }
-        }
-        plan
     }
 
     /// Writes the plan and hands the sagas that are ours to the runner.
@@ -331,89 +284,4 @@ impl Router {
         }
         Ok(next)
     }
-}
-
-/// What a batch of events leads to.
-#[derive(Default)]
-struct Plan {
-    count: usize,
-    sagas: Vec<NewSaga>,
-    live: HashMap<Uuid, Live>,
-    names: HashMap<Uuid, String>,
-    notes: Vec<(Uuid, String)>,
-    filter_errors: u64,
-}
-
-impl Plan {
-    fn start(&mut self, worker: &Worker, deployed: &Arc<Deployed>, event: &Arc<Event>, key: String, owned: bool, now: Timestamp) {
-        let definition = &deployed.definition;
-        let mut saga = Saga::new(new_id(), definition.steps.len());
-        let id = saga.id;
-        let mut row = new_saga(deployed, event, id, key, now);
-        if owned {
-            let advance = machine::advance(definition, &mut saga, Input::Start, now, 0.0);
-            row.state = saga.state.as_str();
-            row.owner = Some(worker.lease.worker);
-            row.deadline_at = saga.deadline_at;
-            row.first_step = advance.calls.first().map(|(seq, _)| definition.steps[*seq].name.clone());
-            row.events = advance.emissions.iter().map(|emission| event_row(definition, &saga, event, *emission)).collect();
-            let live = Live {
-                saga,
-                deployed: Arc::clone(deployed),
-                event: Arc::clone(event),
-                epoch: 0,
-                rev: 0,
-                started_at: now,
-                takeovers: 0,
-                stored: 1,
-                writing: None,
-                mended: false,
-                waiting: std::collections::VecDeque::new(),
-            };
-            self.live.insert(id, live);
-        }
-        self.names.insert(id, definition.id.clone());
-        self.sagas.push(row);
-    }
-
-    fn reject(&mut self, deployed: &Arc<Deployed>, event: &Arc<Event>, reason: String, now: Timestamp) {
-        let mut saga = Saga::new(new_id(), deployed.definition.steps.len());
-        saga.state = SagaState::Rejected;
-        saga.reason = Some(reason);
-        let mut row = new_saga(deployed, event, saga.id, event.id.to_string(), now);
-        row.state = saga.state.as_str();
-        row.reason.clone_from(&saga.reason);
-        row.events = vec![event_row(&deployed.definition, &saga, event, Emission::Ended(SagaState::Rejected))];
-        self.names.insert(saga.id, deployed.definition.id.clone());
-        self.sagas.push(row);
-    }
-}
-
-/// A row that waits for whoever has room.
-fn new_saga(deployed: &Deployed, event: &Event, id: Uuid, key: String, now: Timestamp) -> NewSaga {
-    NewSaga {
-        id,
-        definition_no: deployed.no,
-        family: deployed.definition.family.clone(),
-        key,
-        again: match deployed.definition.dedupe.after {
-            DedupeAfter::Never => None,
-            DedupeAfter::Failed => Some("failed"),
-            DedupeAfter::Terminal => Some("terminal"),
-        },
-        event_id: event.id,
-        event_at: event.created_at,
-        correlation_id: event.correlation_id.clone(),
-        state: SagaState::Pending.as_str(),
-        owner: None,
-        deadline_at: None,
-        reason: None,
-        first_step: None,
-        started_at: now,
-        events: Vec::new(),
-    }
-}
-
-fn duplicate(deployed: &Deployed, key: &str) -> String {
-    format!("a saga of {} with the dedupe key {key} exists already", deployed.definition.family)
 }

@@ -4,10 +4,9 @@
 //! flight; what happens meanwhile waits for it. Effects follow only from writes that are durable.
 
 use std::cmp::Reverse;
-use std::collections::{BinaryHeap, HashMap, VecDeque};
+use std::collections::{BinaryHeap, HashMap};
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use rand::Rng;
 use tokio::sync::mpsc;
@@ -18,22 +17,19 @@ use uuid::Uuid;
 use super::Worker;
 use super::committer::{Results, WriteResult};
 use super::live::{InFlight, Live, Occurrence, completed_steps};
-use super::measures;
-use crate::core::call::Reply;
+use super::{calls, measures, mending};
 use crate::core::machine;
 use crate::core::matching::Deployed;
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::request;
-use crate::core::saga::SagaState;
+use crate::core::saga::{Saga, SagaState};
 use crate::core::story::{Happening, StoryLine};
 use crate::core::time::Timestamp;
-use crate::store::claim::{self, Loaded};
+use crate::store::claim::Loaded;
 use crate::store::commit::{SagaWrite, Written};
 
 /// Waits longer than this are not kept in memory: the saga is let go of until it is due.
 const PARK_AFTER: Duration = Duration::from_secs(5);
-/// Between two tries to read or put back a saga whose decision cannot be stored.
-const RELOAD_PAUSE: Duration = Duration::from_millis(200);
 /// Most messages handled between two looks at the timers.
 const MESSAGES_MAX: usize = 512;
 
@@ -172,7 +168,7 @@ impl Runner {
             metrics::counter!("hms_stale_inputs_total").increment(1);
         }
         let changed = before != (live.saga.state, live.saga.target) || !advance.steps.is_empty() || !advance.emissions.is_empty();
-        let release = self.stopping || self.worker.may_park(&live.saga, now);
+        let release = self.stopping || may_park(&live.saga, now);
         if !changed && (!release || live.saga.in_flight().next().is_some()) {
             self.set_timer(id);
             return;
@@ -291,7 +287,7 @@ impl Runner {
                     if live.rev == 0 && seq == 0 {
                         measures::first_call(self.worker.clock.now().since(live.event.created_at));
                     }
-                    self.worker.spawn_call(call, id, seq);
+                    calls::spawn(&self.worker, call, id, seq);
                 }
                 Err(problem) => {
                     let outcome = Outcome::without_reply(Class::Refused, format!("the call could not be made: {problem}"));
@@ -316,7 +312,7 @@ impl Runner {
             let dead = worker.lease.dead.clone();
             let message = tokio::select! {
                 () = dead.cancelled() => return,
-                message = async { if rests { put_back(&worker, id).await } else { load_again(&worker, id, cause, reason).await } } => message,
+                message = async { if rests { mending::put_back(&worker, id).await } else { mending::load_again(&worker, id, cause, reason).await } } => message,
             };
             worker.send(message);
         });
@@ -339,90 +335,10 @@ impl Runner {
     }
 }
 
-/// The saga as the database has it; asked for until the database answers.
-async fn load_again(worker: &Worker, id: Uuid, cause: Option<(usize, Action, u32)>, reason: String) -> Message {
-    loop {
-        let answer = async {
-            let client = worker.store.client().await?;
-            let Some(loaded) = claim::load(&client, worker.lease.worker, &[id]).await?.pop() else {
-                return Ok(None);
-            };
-            let deployed = worker.definitions.by_no(&client, &[loaded.definition_no]).await?.remove(&loaded.definition_no);
-            Ok::<_, crate::store::Error>(deployed.map(|deployed| (loaded, deployed)))
-        };
-        match answer.await {
-            Ok(Some((loaded, deployed))) => return Message::Reloaded(Box::new(loaded), deployed, cause, reason),
-            Ok(None) => return Message::Forget(id),
-            Err(error) => warn!(saga.id = %id, %error, "cannot be loaded again, asking once more"),
-        }
-        tokio::time::sleep(RELOAD_PAUSE).await;
+/// Whether a saga is let go of: it has ended, needs a human, or waits for longer than memory is worth.
+fn may_park(saga: &Saga, now: Timestamp) -> bool {
+    if saga.state.is_terminal() || saga.state == SagaState::CompFailed {
+        return true;
     }
-}
-
-/// Lets a saga rest that cannot go on: whoever claims it in a minute tries again.
-async fn put_back(worker: &Worker, id: Uuid) -> Message {
-    error!(saga.id = %id, "cannot go on: resting for a minute");
-    loop {
-        let done = async { claim::put_back(&worker.store.client().await?, worker.lease.worker, id).await };
-        match done.await {
-            Ok(()) => return Message::Forget(id),
-            Err(error) => warn!(saga.id = %id, %error, "cannot be put back, trying again"),
-        }
-        tokio::time::sleep(RELOAD_PAUSE).await;
-    }
-}
-
-impl Worker {
-    /// Whether a saga is let go of: it has ended, needs a human, or waits for longer than memory is worth.
-    fn may_park(&self, saga: &crate::core::saga::Saga, now: Timestamp) -> bool {
-        if saga.state.is_terminal() || saga.state == SagaState::CompFailed {
-            return true;
-        }
-        saga.in_flight().next().is_none() && saga.next_due().is_some_and(|due| due.since(now) > PARK_AFTER)
-    }
-
-    /// Makes a call in a task of its own, once there is a slot for it and the lease is sure.
-    fn spawn_call(self: &Arc<Self>, call: crate::core::call::StepCall, id: Uuid, seq: usize) {
-        let worker = Arc::clone(self);
-        let dead = self.lease.dead.clone();
-        self.calls.spawn(async move {
-            let making = async {
-                // The semaphore is never closed.
-                let _slot = worker.slots.acquire().await;
-                worker.lease.fresh().await;
-                worker.vitals.slots_used.fetch_add(1, Ordering::Relaxed);
-                let began = Instant::now();
-                let reply = worker.dispatcher.call(&call, worker.clock.now().unix_seconds()).await;
-                worker.vitals.slots_used.fetch_sub(1, Ordering::Relaxed);
-                measures::call(&call.service, &reply, began.elapsed());
-                reply
-            };
-            // A dead worker's calls are cut: somebody else makes them again, with a higher fence.
-            let reply: Reply = tokio::select! {
-                () = dead.cancelled() => return,
-                reply = making => reply,
-            };
-            worker.send(Message::Happened(id, Occurrence::Reply { seq, action: call.action, attempt: call.attempt, reply }));
-        });
-    }
-
-    /// The live form of a saga that was loaded.
-    #[must_use]
-    pub fn revive(loaded: Loaded, deployed: Arc<Deployed>) -> Live {
-        let (saga, stored) = completed_steps(loaded.saga, &deployed.definition);
-        let waiting = VecDeque::from([Occurrence::TakenOver]);
-        Live {
-            saga,
-            deployed,
-            event: Arc::new(loaded.event),
-            epoch: loaded.epoch,
-            rev: loaded.rev,
-            started_at: loaded.started_at,
-            takeovers: loaded.takeovers,
-            stored,
-            writing: None,
-            mended: false,
-            waiting,
-        }
-    }
+    saga.in_flight().next().is_none() && saga.next_due().is_some_and(|due| due.since(now) > PARK_AFTER)
 }

@@ -290,9 +290,8 @@ impl From<store::Error> for Problem {
     fn from(error: store::Error) -> Self {
         let cause = error.to_string();
         match &error {
-            store::Error::Read(sqlx::Error::Database(db)) if db.code().as_deref() == Some("57014") => Self::new("too-broad", cause),
-            store::Error::Read(sqlx::Error::Database(db)) if !is_passing(db.code().as_deref().unwrap_or_default()) => Self::internal(cause),
-            store::Error::Read(sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_)) => Self::internal(cause),
+            store::Error::Read(_) if error.sqlstate() == Some("57014") => Self::new("too-broad", cause),
+            store::Error::Read(_) if error.is_misread() || error.sqlstate().is_some_and(|state| !is_passing(state)) => Self::internal(cause),
             store::Error::Refused(reason) => Self::conflict(reason.clone()),
             store::Error::Read(_) | store::Error::Unavailable(_) | store::Error::Schema(_) => Self::unavailable(cause),
             error if error.is_transient() => Self::unavailable(cause),

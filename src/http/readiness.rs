@@ -87,8 +87,7 @@ pub fn database(store: Store) -> Check {
     Box::new(move || {
         let store = store.clone();
         Box::pin(async move {
-            let ask = async || -> Result<(), Error> { Ok(store.client().await?.batch_execute("select 1").await?) };
-            ask().await.map_err(|error| {
+            store.ping().await.map_err(|error| {
                 // The route is public: the reason stays in the log.
                 tracing::warn!(%error, "the database does not answer");
                 "it cannot be reached".to_owned()

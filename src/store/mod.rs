@@ -89,8 +89,27 @@ impl Error {
     pub fn sqlstate(&self) -> Option<&str> {
         match self {
             Self::Postgres(error) => error.code().map(SqlState::code),
+            Self::Read(sqlx::Error::Database(error)) => error.try_downcast_ref::<sqlx::postgres::PgDatabaseError>().map(|error| error.code()),
             _ => None,
         }
+    }
+
+    /// Whether the database did not answer, or would not let us in.
+    #[must_use]
+    pub fn is_unreachable(&self) -> bool {
+        match self {
+            Self::Unavailable(_) => true,
+            Self::Read(sqlx::Error::Io(_) | sqlx::Error::PoolTimedOut | sqlx::Error::Tls(_) | sqlx::Error::Protocol(_)) => true,
+            // 28: not let in; 3D: no such database.
+            Self::Postgres(_) => self.sqlstate().is_none_or(|state| ["08", "28", "3D", "53", "57"].contains(&&state[..2])),
+            _ => false,
+        }
+    }
+
+    /// Whether what came back could not be read as what was expected: a fault of this program.
+    #[must_use]
+    pub fn is_misread(&self) -> bool {
+        matches!(self, Self::Read(sqlx::Error::ColumnDecode { .. } | sqlx::Error::ColumnNotFound(_) | sqlx::Error::Decode(_)))
     }
 }
 
@@ -146,6 +165,14 @@ impl Store {
             deadpool_postgres::PoolError::Backend(error) => Error::Postgres(error),
             other => Error::Unavailable(other.to_string()),
         })
+    }
+
+    /// Asks the database whether it is there.
+    ///
+    /// # Errors
+    /// When it is not.
+    pub async fn ping(&self) -> Result<(), Error> {
+        Ok(self.client().await?.batch_execute("").await?)
     }
 
     /// Where the database is.
