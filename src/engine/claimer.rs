@@ -1,23 +1,37 @@
 //! Takes on sagas that nobody runs: those of dead workers, those that are due, those that were left to whoever has room.
 
+use std::collections::HashSet;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
+use tokio::sync::oneshot;
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, warn};
+use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use super::Worker;
 use super::live::Live;
 use super::runner::Message;
+use crate::store::claim::Place;
 use crate::store::{Error, claim};
 
 /// Most sagas taken on at once.
 const BATCH_MAX: usize = 200;
 
+/// How often to compare the table with the memory.
+const LOOK_EVERY: Duration = Duration::from_secs(1);
+
 /// Claims at every ring of the orphans' bell and at every poll, as far as there is room.
 pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
+    let mut lost = HashSet::new();
+    let mut looked = Instant::now();
     loop {
+        if looked.elapsed() >= LOOK_EVERY {
+            looked = Instant::now();
+            if let Err(error) = find_lost(&worker, &mut lost).await {
+                warn!(%error, "comparing the table with the memory failed");
+            }
+        }
         let pause = match claim_batch(&worker).await {
             Ok(Claimed::All { next_due }) => next_due.map_or(worker.options.poll, |due| due.min(worker.options.poll)),
             Ok(Claimed::Full) => Duration::ZERO,
@@ -33,6 +47,27 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
             () = tokio::time::sleep(pause) => {}
         }
     }
+}
+
+/// Takes anew what this worker owns without knowing of it.
+///
+/// A connection that breaks between a claim, or a start, and its answer leaves such sagas behind: the database says they are
+/// ours, the memory has never heard of them, and nobody else will touch them. One look is not enough, since a saga may be on
+/// its way to the runner: two looks that find it missing at the same place are.
+async fn find_lost(worker: &Arc<Worker>, lost: &mut HashSet<Place>) -> Result<(), Error> {
+    let client = worker.store.client().await?;
+    let owned = claim::owned(&client, worker.lease.worker).await?;
+    let (answer, missing) = oneshot::channel();
+    worker.send(Message::Missing(owned, answer));
+    let missing: HashSet<Place> = missing.await.unwrap_or_default().into_iter().collect();
+    let certain: Vec<Place> = missing.intersection(lost).copied().collect();
+    *lost = missing;
+    if !certain.is_empty() {
+        let ids = claim::reclaim(&client, worker.lease.worker, &certain).await?;
+        info!(worker = worker.lease.worker, sagas = ids.len(), "found sagas that an answer was lost for");
+        take_on(worker, &client, &ids).await?;
+    }
+    Ok(())
 }
 
 enum Claimed {

@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use rand::Rng;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 use tracing::{error, warn};
 use uuid::Uuid;
@@ -25,7 +25,7 @@ use crate::core::request;
 use crate::core::saga::{Saga, SagaState};
 use crate::core::story::{Happening, StoryLine};
 use crate::core::time::Timestamp;
-use crate::store::claim::Loaded;
+use crate::store::claim::{Loaded, Place};
 use crate::store::commit::{SagaWrite, Written};
 
 /// Waits longer than this are not kept in memory: the saga is let go of until it is due.
@@ -44,6 +44,8 @@ pub enum Message {
     Reloaded(Box<Loaded>, Arc<Deployed>, Option<(usize, Action, u32)>, String),
     /// Lets go of a saga that cannot be helped here.
     Forget(Uuid),
+    /// Which of these sagas, that the table says are this worker's, are not here.
+    Missing(Vec<Place>, oneshot::Sender<Vec<Place>>),
 }
 
 /// The runner's state.
@@ -117,6 +119,11 @@ impl Runner {
             Message::Happened(id, occurrence) => self.happen(id, occurrence),
             Message::Reloaded(loaded, deployed, cause, reason) => self.mend(*loaded, &deployed, cause, &reason),
             Message::Forget(id) => self.forget(id),
+            Message::Missing(mut places, answer) => {
+                places.retain(|place| !self.sagas.contains_key(&place.id));
+                // Who asked may have been stopped meanwhile.
+                let _stopped = answer.send(places);
+            }
         }
     }
 

@@ -155,6 +155,47 @@ fn at(row: &Row, column: usize) -> Option<crate::core::time::Timestamp> {
     row.get::<_, Option<DateTime<Utc>>>(column).map(time::from_sql)
 }
 
+/// A saga row and the place it has reached.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct Place {
+    /// The saga.
+    pub id: Uuid,
+    /// Its epoch.
+    pub epoch: i32,
+    /// Its rev.
+    pub rev: i32,
+}
+
+/// Every live saga that a worker owns, as the database has it.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn owned(client: &Client, worker: i32) -> Result<Vec<Place>, Error> {
+    let statement = client.prepare_cached("select id, epoch, rev from syncor.saga where owner = $1 and finished_at is null").await?;
+    let rows = client.query(&statement, &[&worker]).await?;
+    Ok(rows.iter().map(|row| Place { id: row.get(0), epoch: row.get(1), rev: row.get(2) }).collect())
+}
+
+/// Takes sagas anew that this worker owns without knowing of them, unless they have moved since.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn reclaim(client: &Client, worker: i32, lost: &[Place]) -> Result<Vec<Uuid>, Error> {
+    let ids: Vec<Uuid> = lost.iter().map(|place| place.id).collect();
+    let epochs: Vec<i32> = lost.iter().map(|place| place.epoch).collect();
+    let revs: Vec<i32> = lost.iter().map(|place| place.rev).collect();
+    let rows = client
+        .query(
+            "update syncor.saga s set epoch = s.epoch + 1, rev = s.rev + 1
+               from unnest($2::uuid[], $3::int[], $4::int[]) as l(id, epoch, rev)
+              where s.id = l.id and s.owner = $1 and s.epoch = l.epoch and s.rev = l.rev and s.finished_at is null
+             returning s.id",
+            &[&worker, &ids, &epochs, &revs],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
+}
+
 /// How long until the next unowned saga is due, if there is one.
 ///
 /// # Errors

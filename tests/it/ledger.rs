@@ -82,7 +82,7 @@ async fn a_prepared_transaction_may_publish_while_the_pool_sleeps() {
     let second = publish(&client, "test.go", json!({"n": 2})).await;
     assert_eq!(ended(&client, second).await.state, "completed", "others are not delayed");
     client.batch_execute("commit prepared 'p1'").await.unwrap();
-    let third: Uuid = client.query_one("select id from syncor.events where subject = 'prepared'", &[]).await.unwrap().get(0);
+    let third: Uuid = client.query_one("select id from syncor.events where subject = 'prepared' and type = 'test.go'", &[]).await.unwrap().get(0);
     assert_eq!(ended(&client, third).await.state, "completed");
     worker.stop().await;
 }

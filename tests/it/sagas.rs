@@ -204,3 +204,25 @@ async fn a_writer_that_stays_open_delays_nobody_and_is_not_forgotten() {
     assert_eq!(ended(&client, early).await.state, "completed");
     assert_eq!(stub.calls(), 21);
 }
+
+#[tokio::test]
+async fn a_saga_that_its_worker_does_not_know_of_is_found() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let stub = Stub::start().await;
+    stub.script("/s1", [Answer::Json(503, json!({}))]);
+    deploy(&db.url, &saga_of(1, stub.address, "retry: {attempts: 2, backoffMs: 6000, jitter: 0}\n")).await;
+    let _worker = Worker::start(&db.url);
+    let event = publish(&client, "test.go", json!({})).await;
+    until("it is parked until the retry", Duration::from_secs(5), async || {
+        (count(&client, "select count(*) from syncor.saga where owner is null and next_due is not null").await == 1).then_some(())
+    })
+    .await;
+    // What a claim leaves behind whose answer was lost with its connection.
+    client
+        .batch_execute("update syncor.saga set owner = (select max(no) from syncor.worker), epoch = epoch + 1, rev = rev + 1, next_due = null")
+        .await
+        .unwrap();
+    assert_eq!(ended(&client, event).await.state, "completed");
+    assert_eq!(stub.calls(), 2);
+}

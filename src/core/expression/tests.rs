@@ -19,7 +19,7 @@ pub(in crate::core) fn event(data: Value) -> Event {
         causation_id: None,
         dedupe_key: None,
         depth: 0,
-        created_at: Timestamp(1_700_000_000_000),
+        created_at: Timestamp(1_700_000_000_000_000),
     }
 }
 
