@@ -62,7 +62,7 @@ async fn a_thousand_sagas_survive_the_death_of_a_worker_and_of_postgres() {
     let client = db::connect(&url).await;
     let stub = Stub::start().await;
     for step in 1..=3 {
-        stub.always(&format!("/s{step}"), Answer::Slow(Duration::from_millis(100), Box::new(Answer::ok())));
+        stub.always(&format!("/s{step}"), Answer::Slow(Duration::from_millis(400), Box::new(Answer::ok())));
     }
     deploy(&url, &saga_of(3, stub.address, "retry: {attempts: 10, backoffMs: 20}\n")).await;
     let settings = [("HMS_LEASE_MS", "3000")];
