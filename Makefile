@@ -11,8 +11,10 @@ help: ## Show this help
 needs: ## Find or install what build and tests need: a C compiler, Postgres 15 to 18
 	@scripts/needs.sh
 
+# The dev profile, so that `make demo` and `make test` share one build: a release build takes many minutes on two cores, and
+# the heavy lifting of the demo happens in Postgres.
 demo: needs ## The whole story on this machine: three services, a saga that completes, one that is undone
-	$(CARGO) run --release --locked --bin hms-orch -- demo $(ARGS)
+	$(CARGO) run --locked --bin hms-orch -- demo $(ARGS)
 
 test: needs ## All tests, on a private Postgres that they start themselves
 	@if $(CARGO) nextest --version >/dev/null 2>&1; then \

@@ -46,7 +46,7 @@ for folder in $(places); do
         continue
     fi
     stop "$folder"
-    rm -rf -- "$folder" "$folder".conf "$folder".lock "$folder".log "$folder".password "$folder".port "$folder".socket
+    rm -rf -- "$folder" "$folder".conf "$folder".lock "$folder".log "$folder".password "$folder".pgpass "$folder".port "$folder".socket
     printf '%s\n' "removed $folder"
 done
 if [ "$found" = no ]; then

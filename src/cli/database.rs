@@ -26,8 +26,8 @@ pub(super) struct Place {
     pub listen: Dsn,
     /// Where to read, if not there.
     read: Option<Dsn>,
-    /// The folder of the private Postgres, if that is what it is.
-    private: Option<PathBuf>,
+    /// The private Postgres, if that is what it is.
+    private: Option<Private>,
     /// The connection string, for programs of ours that parse it themselves.
     pub url: String,
 }
@@ -44,6 +44,11 @@ impl Place {
         let other = |url: &Option<config::Secret>| url.as_ref().map(|url| Dsn::parse(url.expose())).transpose();
         let listen = other(&given.listen_url).context("HMS_LISTEN_URL")?.unwrap_or_else(|| dsn.clone());
         Ok(Self { listen, read: other(&given.read_url).context("HMS_READ_URL")?, private, dsn, url })
+    }
+
+    /// A line for the shell that opens `psql` there, where one is known that needs no password.
+    pub fn psql(&self) -> Option<&str> {
+        self.private.as_ref().map(|private| private.psql.as_str())
     }
 
     /// The write side, with this many connections.
@@ -66,6 +71,13 @@ impl Place {
     }
 }
 
+/// What people want to know of the private Postgres.
+#[derive(Debug)]
+struct Private {
+    folder: PathBuf,
+    psql: String,
+}
+
 /// What the PG* variables say, as `key=value` pairs that both drivers understand.
 fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
     PG_PLACES.iter().find_map(|name| variable(name))?;
@@ -85,18 +97,19 @@ fn of_environment(variable: impl Fn(&str) -> Option<String>) -> Option<String> {
 impl fmt::Display for Place {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "database {}", self.dsn)?;
-        self.private.as_ref().map_or(Ok(()), |folder| write!(f, ", a private Postgres in {}", folder.display()))
+        self.private.as_ref().map_or(Ok(()), |private| write!(f, ", a private Postgres in {}", private.folder.display()))
     }
 }
 
-async fn private() -> Result<(String, Option<PathBuf>)> {
+async fn private() -> Result<(String, Option<Private>)> {
     let options = dev_postgres::Options::for_user()?;
     if !options.data_dir.exists() {
         output::talk(format_args!("no DATABASE_URL: making a private Postgres in {}", options.data_dir.display()));
     }
     let cluster = Cluster::ensure(&options).await?;
     cluster.ensure_database(PRIVATE_DATABASE).await?;
-    Ok((cluster.url(PRIVATE_DATABASE), Some(options.data_dir)))
+    let private = Private { folder: options.data_dir, psql: cluster.psql(PRIVATE_DATABASE) };
+    Ok((cluster.url(PRIVATE_DATABASE), Some(private)))
 }
 
 /// Who orders something: the person if the shell says so, beside the database role.

@@ -33,8 +33,8 @@ steps:
     compensate: stock-svc:/release   # called if a later step fails for good
 
   - name: charge_card
-    call: payment-svc:/charge
-    compensate: payment-svc:/refund
+    call: card-svc:/charge
+    compensate: card-svc:/refund
 
 retry:
   attempts: 3
@@ -50,7 +50,7 @@ id: shop-services
 services:
   # `allow` permits addresses that are loopback or private.
   stock-svc: {url: \"http://127.0.0.1:9101\", allow: [127.0.0.0/8]}
-  payment-svc: {url: \"http://127.0.0.1:9102\", allow: [127.0.0.0/8]}
+  card-svc: {url: \"http://127.0.0.1:9102\", allow: [127.0.0.0/8]}
 ",
     ),
 ];
@@ -93,6 +93,13 @@ fn write_new(path: &Path, text: &str) -> Result<()> {
 #[cfg(test)]
 mod tests {
     use crate::core::definition_file;
+
+    #[test]
+    fn it_shares_no_service_with_the_demo() {
+        for name in crate::demo::NAMES {
+            assert!(super::FILES.iter().all(|(_, text)| !text.contains(name)), "{name}: one name in two files is refused");
+        }
+    }
 
     #[test]
     fn what_it_writes_is_valid_and_without_warnings() {

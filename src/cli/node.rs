@@ -7,7 +7,7 @@ use std::time::Duration;
 
 use anyhow::{Context, Result};
 use tokio::net::TcpListener;
-use tokio::sync::{Notify, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tokio_util::task::TaskTracker;
 
@@ -125,8 +125,6 @@ impl Node {
             names: guard::Names::new(listener.local_addr()?, settings.public_url.as_ref()),
             readiness: Arc::clone(&self.readiness),
             metrics: Arc::new(move || metrics.render()),
-            // The engine listens on the database, where the publisher's commit wakes it.
-            on_publish: Arc::new(Notify::new()),
             waiters: wait::Waiters::new(read.clone()),
             read,
         };

@@ -31,6 +31,9 @@ enum Verb {
     Up(Box<up::Up>),
     /// Show the whole story with services of our own
     Demo(Box<demo::Demo>),
+    /// Run one service of the demo alone, for a container of its own
+    #[command(hide = true)]
+    DemoService(demo::DemoService),
     /// Write a saga and a services file to begin with
     Init(init::Init),
     /// Put files into force, all or none
@@ -89,6 +92,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
         Verb::Completions(arguments) => completions(arguments.shell),
         Verb::Up(arguments) => block_on(output, "info", Threads::Many, up::up(&arguments, database)),
         Verb::Demo(arguments) => block_on(output, "warn", Threads::Many, demo::demo(&arguments, database)),
+        Verb::DemoService(arguments) => block_on(output, "info", Threads::Many, demo::serve(&arguments, database)),
         verb => block_on(output, "warn", Threads::One, async {
             match verb {
                 Verb::Deploy(arguments) => deploy::deploy(&arguments, database, json).await,
@@ -140,11 +144,19 @@ mod tests {
             "hms-orch sagas --state failed,completed --since 1h",
             "hms-orch show 0192ab --watch",
             "hms-orch demo --keep --claimants 1000",
+            "hms-orch demo-service notice-svc --listen 0.0.0.0:9002 --jwks-url http://orch:7600/.well-known/jwks.json",
             "hms-orch --json validate a.yaml",
         ] {
             Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
-        for line in ["hms-orch", "hms-orch deploy", "hms-orch sagas --state lost", "hms-orch grants web", "hms-orch up --role boss"] {
+        for line in [
+            "hms-orch",
+            "hms-orch deploy",
+            "hms-orch sagas --state lost",
+            "hms-orch grants web",
+            "hms-orch up --role boss",
+            "hms-orch demo-service other-svc --listen 0.0.0.0:1 --jwks-url http://x/",
+        ] {
             assert!(Orch::try_parse_from(line.split(' ')).is_err(), "{line}");
         }
     }

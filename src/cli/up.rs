@@ -54,9 +54,9 @@ pub(super) async fn up(arguments: &Up, given: &config::Database) -> Result<Code>
         let (story, lines) = mpsc::channel(STORY);
         let story = (!arguments.quiet && settings.role.works()).then_some(story);
         let node = Node::start(settings, &place, listener, Metrics::record()?, story).await?;
-        Ok::<_, anyhow::Error>((node, lines))
+        Ok::<_, anyhow::Error>((node, lines, place))
     };
-    let (node, lines) = tokio::select! {
+    let (node, lines, place) = tokio::select! {
         ready = ready => ready?,
         () = signals.next() => return Ok(Code::Interrupted),
     };
@@ -64,6 +64,9 @@ pub(super) async fn up(arguments: &Up, given: &config::Database) -> Result<Code>
         output::line(format_args!("listening on http://{address}"))?;
     } else {
         output::line("working")?;
+    }
+    if let Some(psql) = place.psql() {
+        output::line(format_args!("in SQL: {psql}"))?;
     }
     // A reader of the story that has had enough does not stop the server.
     let story = tokio::spawn(Console::bounded().tell_all(lines));

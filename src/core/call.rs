@@ -58,5 +58,32 @@ pub enum Reply {
     Broken(String),
 }
 
+/// Headers that the orchestrator or HTTP itself sets, beside everything that starts with `hms-` or `proxy-`.
+const RESERVED_HEADERS: [&str; 16] = [
+    "accept-encoding",
+    "authorization",
+    "connection",
+    "content-encoding",
+    "content-length",
+    "expect",
+    "host",
+    "idempotency-key",
+    "keep-alive",
+    "te",
+    "traceparent",
+    "tracestate",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "x-correlation-id",
+];
+
+/// Whether no definition and no services file can set this header. Case does not matter.
+#[must_use]
+pub fn is_reserved_header(name: &str) -> bool {
+    let lower = name.to_ascii_lowercase();
+    RESERVED_HEADERS.contains(&lower.as_str()) || lower.starts_with("hms-") || lower.starts_with("proxy-")
+}
+
 /// The largest reply body that is kept, bytes.
 pub const REPLY_BYTES_MAX: usize = 256 * 1024;

@@ -59,7 +59,9 @@ pub fn read(file_name: &str, text: &str) -> Result<File, Vec<Problem>> {
 pub fn read_all(file_name: &str, text: &str) -> Result<Vec<File>, Vec<Problem>> {
     if text.len() > FILE_BYTES_MAX {
         let message = format!("the file has {} bytes: at most {FILE_BYTES_MAX} are allowed", text.len());
-        return Err(vec![whole_file(file_name, &message)]);
+        // The line that the limit falls on; the file itself is too long to be looked at.
+        let breaks = text.as_bytes()[..FILE_BYTES_MAX].iter().filter(|byte| **byte == b'\n').count();
+        return Err(vec![at_line(file_name, breaks + 1, &message, "give each saga a file of its own, and keep data out of it")]);
     }
     // Editors of some systems put a byte order mark first.
     let text = text.strip_prefix('\u{feff}').unwrap_or(text);
@@ -67,7 +69,7 @@ pub fn read_all(file_name: &str, text: &str) -> Result<Vec<File>, Vec<Problem>> 
     let read = || {
         let documents = tree::of_yaml(&page)?;
         if documents.is_empty() {
-            return Err(vec![whole_file(file_name, "the file is empty")]);
+            return Err(vec![at_line(file_name, 1, "the file is empty", "`hms-orch init` writes files to begin with")]);
         }
         let mut files = Vec::new();
         let mut problems = Vec::new();
@@ -184,6 +186,12 @@ fn services_id(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
 
 fn whole_file(file: &str, message: &str) -> Problem {
     Page::new(file, "").error(Place::default(), message, None)
+}
+
+/// As [`whole_file`], where one line is the place to begin at.
+fn at_line(file: &str, line: usize, message: &str, help: &str) -> Problem {
+    let place = Place { line, column: 1, width: 1, end_line: line, end_column: 2 };
+    Page::new(file, "").error(place, message, Some(help))
 }
 
 #[cfg(test)]

@@ -96,6 +96,31 @@ fn write_password(place: &Place, account: Option<&Account>) -> Result<(), Error>
     write().map_err(Error::io(format_args!("write {}", path.display())))
 }
 
+/// Writes the file that libpq takes the password from. libpq ignores one that others may read.
+pub(super) fn passfile(place: &Place, port: u16, password: &str) -> Result<(), Error> {
+    let path = place.passfile();
+    let text = passfile_text(port, password);
+    if fs::read_to_string(&path).is_ok_and(|there| there == text) {
+        return Ok(());
+    }
+    let write = || {
+        // Renamed when it is whole: a psql that starts meanwhile reads the old one or the new one.
+        let unfinished = place.beside(&format!("pgpass-{}", std::process::id()));
+        let made = OpenOptions::new().create_new(true).write(true).mode(0o600).open(&unfinished);
+        let written = made.and_then(|mut file| file.write_all(text.as_bytes())).and_then(|()| fs::rename(&unfinished, &path));
+        if written.is_err() {
+            fs::remove_file(&unfinished).ok();
+        }
+        written
+    };
+    write().map_err(Error::io(format_args!("write {}", path.display())))
+}
+
+fn passfile_text(port: u16, password: &str) -> String {
+    let password = password.replace('\\', "\\\\").replace(':', "\\:");
+    format!("127.0.0.1:{port}:*:{SUPERUSER}:{password}\n")
+}
+
 /// Writes the configuration for the next start, with the socket's folder and the log that it needs.
 pub(super) fn configuration(options: &Options, place: &Place, account: Option<&Account>, port: u16) -> Result<(), Error> {
     let socket_dir = place.socket_dir();
@@ -203,6 +228,12 @@ fn random_hex(bytes: usize) -> Result<String, Error> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn libpq_reads_the_password_whole() {
+        assert_eq!(passfile_text(20_001, "ab12"), "127.0.0.1:20001:*:hms:ab12\n");
+        assert_eq!(passfile_text(1, r"a:b\c"), "127.0.0.1:1:*:hms:a\\:b\\\\c\n");
+    }
 
     #[test]
     fn values_cannot_leave_their_quotes_and_further_settings_come_last() {

@@ -1,7 +1,7 @@
 //! A private Postgres cluster for people who gave no database URL, and for the tests.
 //!
 //! It owns one data folder and the files beside it (`postgres.log`, `postgres.conf`, `postgres.port`, `postgres.password`,
-//! `postgres.lock`, `postgres.socket/`), made and run with whatever server binaries (15 to 18) are installed.
+//! `postgres.pgpass`, `postgres.lock`, `postgres.socket/`), made and run with whatever server binaries (15 to 18) are installed.
 //! The cluster outlives the command that made it: the next command finds it by its `postmaster.pid` and goes on with it.
 //!
 //! As root the server runs as `postgres`, or `nobody` where there is no such user, because `initdb` and `postgres` refuse
@@ -104,6 +104,7 @@ impl Cluster {
             let cluster = Self::existing(options, place.clone(), version).await?;
             // No lock on this road: a server that lets us in with this password is ours, whoever started it.
             if cluster.answers().await {
+                cluster.write_passfile()?;
                 return Ok(cluster);
             }
         }
@@ -146,6 +147,15 @@ impl Cluster {
     #[must_use]
     pub fn url(&self, database: &str) -> String {
         format!("postgres://{SUPERUSER}:{}@127.0.0.1:{}/{}", self.password, self.port(), session::percent_encode(database))
+    }
+
+    /// A line for the shell that opens `psql` on a database of this cluster. The password is not in it: it names a file.
+    #[must_use]
+    pub fn psql(&self, database: &str) -> String {
+        // A place holds no quotes, backslashes and dollars; the database is one of ours.
+        let passfile = self.place.passfile().display().to_string();
+        let passfile = if passfile.contains(' ') { format!("'{passfile}'") } else { passfile };
+        format!("psql \"host=127.0.0.1 port={} user={SUPERUSER} dbname={database} passfile={passfile}\"", self.port())
     }
 
     /// Folder of the cluster.
@@ -199,7 +209,12 @@ impl Cluster {
     async fn start_under(&self, _lock: &Lock) -> Result<(), Error> {
         let port = postmaster::start(self).await?;
         self.port.store(port, Ordering::Relaxed);
-        Ok(())
+        self.write_passfile()
+    }
+
+    /// The password where `psql` looks for it, of this port alone.
+    fn write_passfile(&self) -> Result<(), Error> {
+        make::passfile(&self.place, self.port(), &self.password)
     }
 
     fn refused(&self, refusal: session::Refusal) -> Error {

@@ -90,6 +90,11 @@ impl Place {
         self.beside("password")
     }
 
+    /// The password again, in the format of libpq.
+    pub(super) fn passfile(&self) -> PathBuf {
+        self.beside("pgpass")
+    }
+
     /// Folder of the server's unix socket, unless its path would be too long for one.
     pub(super) fn socket_dir(&self) -> Option<PathBuf> {
         let path = self.beside("socket");

@@ -9,7 +9,7 @@ use hyper::http::uri::PathAndQuery;
 use hyper::{Method, Request, Uri};
 
 use super::services::Target;
-use crate::core::call::StepCall;
+use crate::core::call::{StepCall, is_reserved_header};
 
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const SAGA_ID: HeaderName = HeaderName::from_static("hms-saga-id");
@@ -21,25 +21,6 @@ const TRACEPARENT: HeaderName = HeaderName::from_static("traceparent");
 const CORRELATION_ID: HeaderName = HeaderName::from_static("x-correlation-id");
 const IDENTITY: HeaderValue = HeaderValue::from_static("identity");
 const JSON: HeaderValue = HeaderValue::from_static("application/json");
-
-/// Headers that no definition and no services file can set, beside everything that starts with `hms-` or `proxy-`.
-const RESERVED: [&str; 15] = [
-    "accept-encoding",
-    "authorization",
-    "connection",
-    "content-encoding",
-    "content-length",
-    "expect",
-    "host",
-    "idempotency-key",
-    "keep-alive",
-    "te",
-    "traceparent",
-    "trailer",
-    "transfer-encoding",
-    "upgrade",
-    "x-correlation-id",
-];
 
 /// The longest correlation id that is sent, bytes: the body holds it whole.
 const CORRELATION_ID_MAX: usize = 512;
@@ -140,8 +121,7 @@ fn built(text: String) -> Result<HeaderValue, String> {
 /// The name is no header name, or is written by the orchestrator alone.
 pub(super) fn further_name(name: &str) -> Result<HeaderName, String> {
     let parsed = HeaderName::from_bytes(name.as_bytes()).map_err(|_| format!("{name:?} is no header name"))?;
-    let lower = parsed.as_str();
-    if RESERVED.contains(&lower) || lower.starts_with("hms-") || lower.starts_with("proxy-") {
+    if is_reserved_header(parsed.as_str()) {
         return Err(format!("the header {name} is set by the orchestrator: remove it from `headers`"));
     }
     Ok(parsed)
@@ -276,6 +256,52 @@ mod tests {
         assert!(further_name("X-Tenant").is_ok() && further_name("Content-Type").is_ok());
         for name in ["", "a b", "x:y", "x\r\ny", "é"] {
             assert!(further_name(name).is_err(), "{name:?}");
+        }
+    }
+
+    #[test]
+    fn files_are_refused_for_exactly_the_headers_that_calls_are() {
+        let names = [
+            "Accept-Encoding",
+            "Authorization",
+            "Connection",
+            "Content-Encoding",
+            "Content-Length",
+            "Expect",
+            "Host",
+            "Idempotency-Key",
+            "Keep-Alive",
+            "TE",
+            "traceparent",
+            "tracestate",
+            "Trailer",
+            "Transfer-Encoding",
+            "Upgrade",
+            "X-Correlation-Id",
+            "Hms-Fence",
+            "hms-anything",
+            "Proxy-Connection",
+            "proxy-x",
+            "Accept",
+            "Content-Type",
+            "User-Agent",
+            "X-Tenant",
+            "baggage",
+            "hms",
+            "Prefer",
+            "Proxy",
+            "a b",
+            "x:y",
+        ];
+        for name in names {
+            let header = format!("headers: {{{name:?}: x}}");
+            let saga = format!("id: a.v1\ntrigger: t\nsteps:\n  - {{name: s, call: {{url: 'svc:/s', {header}}}}}\n");
+            let services = format!("id: a\nservices:\n  svc: {{url: 'https://a.example', {header}}}\n");
+            let refused = further_name(name).is_err();
+            for file in [saga, services] {
+                let read = crate::core::definition_file::read("a.yaml", &file);
+                assert_eq!(read.is_err(), refused, "{name}: {:?}", read.err());
+            }
         }
     }
 

@@ -1,4 +1,4 @@
-//! Who may do what: API keys, roles, and the one table that says which role a route needs.
+//! Who may do what: API keys, roles, and the one table that says what a route needs.
 //!
 //! Invariant: a route that is not in `ROUTES` answers nobody. Without keys configured everybody may do everything, which is
 //! why such a server listens on loopback only.
@@ -17,28 +17,67 @@ use sha2::{Digest, Sha256};
 use super::AppState;
 use super::problem::Problem;
 use crate::store::keys;
-use crate::store::keys::Role::{self, Admin, Publisher, Viewer};
+use crate::store::keys::Role;
 use crate::store::{Error, Store};
 
-/// Every route with the least role that may use it, none for those that everybody may; `HEAD` counts as `GET`.
-pub const ROUTES: &[(&str, &str, Option<Role>)] = &[
-    ("GET", "/", Some(Viewer)),
-    ("GET", "/.well-known/jwks.json", None),
-    ("GET", "/healthz", None),
-    ("GET", "/livez", None),
-    ("GET", "/metrics", Some(Viewer)),
-    ("GET", "/openapi.json", None),
-    ("GET", "/problems/{code}", None),
-    ("GET", "/readyz", None),
-    ("GET", "/schema/{file}", None),
-    ("GET", "/v1/definitions", Some(Viewer)),
-    ("GET", "/v1/definitions/{id}", Some(Viewer)),
-    ("PUT", "/v1/definitions/{id}", Some(Admin)),
-    ("GET", "/v1/events", Some(Viewer)),
-    ("POST", "/v1/events", Some(Publisher)),
-    ("GET", "/v1/events/{id}", Some(Viewer)),
-    ("GET", "/v1/sagas", Some(Viewer)),
-    ("GET", "/v1/sagas/{id}", Some(Viewer)),
+/// What a caller must be allowed to do. Publishing and reading are apart: a program that reports events need not see the
+/// data of all others.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Need {
+    /// Everybody may, without a key.
+    Nothing,
+    /// Look at events, sagas and definitions.
+    Read,
+    /// Publish events.
+    Publish,
+    /// Deploy.
+    Administer,
+}
+
+use Need::{Administer, Nothing, Publish, Read};
+
+impl Need {
+    /// Whether a role fulfils it.
+    #[must_use]
+    pub fn is_met_by(self, role: Role) -> bool {
+        match self {
+            Nothing => true,
+            Read => matches!(role, Role::Viewer | Role::Operator | Role::Admin),
+            Publish => matches!(role, Role::Publisher | Role::Operator | Role::Admin),
+            Administer => role == Role::Admin,
+        }
+    }
+
+    /// The roles that fulfil it, for people.
+    fn roles(self) -> &'static str {
+        match self {
+            Nothing => "any role",
+            Read => "viewer, operator or admin",
+            Publish => "publisher, operator or admin",
+            Administer => "admin",
+        }
+    }
+}
+
+/// Every route with what its callers must be allowed to do; `HEAD` counts as `GET`.
+pub const ROUTES: &[(&str, &str, Need)] = &[
+    ("GET", "/", Read),
+    ("GET", "/.well-known/jwks.json", Nothing),
+    ("GET", "/healthz", Nothing),
+    ("GET", "/livez", Nothing),
+    ("GET", "/metrics", Read),
+    ("GET", "/openapi.json", Nothing),
+    ("GET", "/problems/{code}", Nothing),
+    ("GET", "/readyz", Nothing),
+    ("GET", "/schema/{file}", Nothing),
+    ("GET", "/v1/definitions", Read),
+    ("GET", "/v1/definitions/{id}", Read),
+    ("PUT", "/v1/definitions/{id}", Administer),
+    ("GET", "/v1/events", Read),
+    ("POST", "/v1/events", Publish),
+    ("GET", "/v1/events/{id}", Read),
+    ("GET", "/v1/sagas", Read),
+    ("GET", "/v1/sagas/{id}", Read),
 ];
 
 /// How long a verified key is believed: as long may a revoked one still work.
@@ -81,7 +120,7 @@ impl Auth {
     }
 
     async fn caller(&self, store: &Store, headers: &HeaderMap) -> Result<Option<Caller>, Error> {
-        let Self::Keys(verified) = self else { return Ok(Some(Caller { name: "http".to_owned(), role: Admin })) };
+        let Self::Keys(verified) = self else { return Ok(Some(Caller { name: "http".to_owned(), role: Role::Admin })) };
         let Some(key) = bearer(headers) else { return Ok(None) };
         let digest: [u8; 32] = Sha256::digest(key.as_bytes()).into();
         if let Some(answer) = verified.get(&digest) {
@@ -142,12 +181,14 @@ pub async fn authorize(State(state): State<AppState>, mut request: Request, next
         let allow: Vec<&str> = rules().flat_map(|rule| if rule.0 == "GET" { vec!["GET", "HEAD"] } else { vec![rule.0] }).collect();
         return Problem::method_not_allowed(&allow.join(", ")).into_response();
     };
-    let Some(need) = need else { return next.run(request).await };
+    if need == Nothing {
+        return next.run(request).await;
+    }
     match state.auth.caller(&state.store, request.headers()).await {
         Err(error) => Problem::from(error).into_response(),
         Ok(None) => Problem::unauthenticated("send `Authorization: Bearer <API key>`").into_response(),
-        Ok(Some(caller)) if caller.role < need => {
-            Problem::forbidden(format!("the role {} is not enough: {need} is needed", caller.role)).into_response()
+        Ok(Some(caller)) if !need.is_met_by(caller.role) => {
+            Problem::forbidden(format!("the role {} does not allow this: {} is needed", caller.role, need.roles())).into_response()
         }
         Ok(Some(caller)) => {
             request.extensions_mut().insert(caller);
@@ -169,6 +210,15 @@ mod tests {
             assert_eq!(may_bind(address, &Auth::Open).is_ok(), may, "{address}");
             assert!(may_bind(address, &Auth::keys()).is_ok());
         }
+    }
+
+    #[test]
+    fn reading_and_publishing_are_apart() {
+        let may = |role| [Read, Publish, Administer].map(|need: Need| need.is_met_by(role));
+        assert_eq!(may(Role::Viewer), [true, false, false]);
+        assert_eq!(may(Role::Publisher), [false, true, false]);
+        assert_eq!(may(Role::Operator), [true, true, false]);
+        assert_eq!(may(Role::Admin), [true, true, true]);
     }
 
     #[test]

@@ -55,9 +55,6 @@ pub(super) async fn publish_events(
     };
     let published = state.publisher.publish(events).await?;
     let is_new = published.iter().any(|event| event.is_new);
-    if is_new {
-        state.on_publish.notify_one();
-    }
     let status = if is_new || published.is_empty() { StatusCode::CREATED } else { StatusCode::OK };
     match published.as_slice() {
         [only] if !is_batch => {

@@ -8,7 +8,6 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::{Router, middleware};
-use tokio::sync::Notify;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
@@ -50,8 +49,6 @@ pub struct AppState {
     pub readiness: Arc<readiness::Readiness>,
     /// Prints the process's metrics in the Prometheus text format.
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
-    /// Told after every publish, so that an engine in the same process looks at once.
-    pub on_publish: Arc<Notify>,
     /// Requests that wait for the end of a saga.
     pub waiters: wait::Waiters,
 }

@@ -17,16 +17,16 @@ use tokio_postgres::{Row, Transaction};
 
 use super::{Error, Store};
 
-/// What the holder of a key may do; each role may do what those before it may.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+/// What the holder of a key may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Role {
-    /// Looks.
+    /// Looks, and nothing else.
     Viewer,
-    /// Publishes events.
+    /// Publishes events, and sees none.
     Publisher,
-    /// Gives orders about sagas.
+    /// Looks, publishes, and gives orders about sagas.
     Operator,
-    /// Deploys, and makes keys.
+    /// All of that, and deploys.
     Admin,
 }
 

@@ -153,4 +153,18 @@ async fn the_demo_tells_both_stories() {
     assert_eq!(run.status.code(), Some(0), "{stdout}\n{stderr}");
     assert!(stdout.contains("COMPLETED (") && stdout.contains("FAILED, rolled back (") && stdout.contains("(attempt 3 of 3)"), "{stdout}");
     assert!(stdout.contains("Restored to the cent.") && stdout.contains("hms-orch sagas"), "{stdout}");
+
+    let active = orch(&db.url, &["definitions", "--json"]).await.expect(0).json();
+    assert_eq!(active, json!([]), "its addresses lead nowhere now");
+    let sagas = orch(&db.url, &["sagas", "--json"]).await.expect(0).json();
+    assert_eq!(sagas.as_array().unwrap().len(), 2);
+    for saga in sagas.as_array().unwrap() {
+        let show = orch(&db.url, &["show", saga["id"].as_str().unwrap()]).await.expect(0);
+        assert!(show.stdout.contains("recalc_payments"), "{}", show.stdout);
+    }
+    // `init` has services of its own: they live beside those of the demo.
+    let folder = home.path().join("mine");
+    orch(&db.url, &["init", folder.to_str().unwrap()]).await.expect(0);
+    let agency = concat!(env!("CARGO_MANIFEST_DIR"), "/sagas");
+    orch(&db.url, &["deploy", folder.to_str().unwrap(), agency]).await.expect(0);
 }

@@ -1,7 +1,7 @@
 //! Who may do what, and what foreign pages may not.
 
 use hyper::Method;
-use syncor::http::auth::{Auth, ROUTES};
+use syncor::http::auth::{Auth, Need, ROUTES};
 use syncor::store::keys::{self, Role};
 
 use crate::support::api::Api;
@@ -26,15 +26,15 @@ async fn every_route_lets_in_the_roles_of_the_table_and_nobody_else() {
             let answer = api.call(method, &concrete(path), &[("authorization", header)], "").await;
             let context = format!("{path} {role:?} {answer:?}");
             match (need, role) {
-                (None, _) => assert!(answer.status != 401 && answer.status != 403, "{context}"),
-                (Some(_), None) => {
+                (Need::Nothing, _) => assert!(answer.status != 401 && answer.status != 403, "{context}"),
+                (_, None) => {
                     assert_eq!((answer.status, answer.problem().as_str()), (401, "unauthenticated"), "{context}");
                     assert!(answer.header("www-authenticate").starts_with("Bearer"), "{context}");
                 }
-                (Some(need), Some(role)) if role < need => {
+                (need, Some(role)) if !need.is_met_by(*role) => {
                     assert_eq!((answer.status, answer.problem().as_str()), (403, "forbidden"), "{context}");
                 }
-                (Some(_), Some(_)) => assert!(answer.status != 401 && answer.status != 403, "{context}"),
+                (_, Some(_)) => assert!(answer.status != 401 && answer.status != 403, "{context}"),
             }
             if answer.status >= 400 {
                 answer.problem();
@@ -51,7 +51,15 @@ async fn the_plain_form_is_published_under_the_keys_name() {
     let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
     let answer = api.call(Method::POST, "/v1/events", &headers, r#"{"type":"t"}"#).await;
     assert_eq!(answer.status, 201, "{answer:?}");
-    assert_eq!(api.call(Method::GET, answer.header("location"), &headers, "").await.json()["source"], "payroll");
+    let event = answer.header("location");
+    let refused = api.call(Method::GET, event, &headers, "").await;
+    assert_eq!((refused.status, refused.problem().as_str()), (403, "forbidden"), "who publishes does not read");
+    assert!(refused.text.contains("viewer, operator or admin is needed"), "{refused:?}");
+    let viewer = keys::create(&api.store, Role::Viewer, "desk", "test", None).await.unwrap();
+    let bearer = format!("Bearer {}", viewer.expose());
+    let headers = [("authorization", bearer.as_str()), ("content-type", "application/json")];
+    assert_eq!(api.call(Method::GET, event, &headers, "").await.json()["source"], "payroll");
+    assert_eq!(api.call(Method::POST, "/v1/events", &headers, r#"{"type":"t"}"#).await.status, 403, "who reads does not publish");
 }
 
 #[tokio::test]

@@ -4,6 +4,8 @@
 
 mod support;
 
+// What the contract promises, seen from outside.
+mod acceptance;
 // Files on the command line: validated, deployed, begun with.
 mod cli_files;
 // A server as people run it: started, used, stopped.

@@ -1,29 +1,12 @@
 //! A call: `[METHOD ]service:/path`, or a map with `url`, `method`, `headers` and `body`.
 
+use super::super::call::is_reserved_header;
 use super::super::definition::Call;
 use super::super::template::{Template, has_dot_segment};
 use super::reader::{Keys, Reader, Sight, is_id};
 use super::tree::{Kind, Node};
 
 const METHODS: [(&str, &str); 5] = [("GET", "GET"), ("POST", "POST"), ("PUT", "PUT"), ("PATCH", "PATCH"), ("DELETE", "DELETE")];
-/// Headers that the worker or HTTP itself sets.
-const RESERVED: &[&str] = &[
-    "authorization",
-    "connection",
-    "content-length",
-    "host",
-    "idempotency-key",
-    "keep-alive",
-    "proxy-connection",
-    "te",
-    "trailer",
-    "traceparent",
-    "tracestate",
-    "transfer-encoding",
-    "upgrade",
-    "x-correlation-id",
-];
-
 pub(super) const CALL: Keys = Keys { of: "`call`", known: &["url", "method", "headers", "body"], later: &[], extensible: false };
 pub(super) const COMPENSATE: Keys = Keys {
     of: "`compensate`",
@@ -123,10 +106,9 @@ fn headers(reader: &mut Reader<'_>, node: &Node, sight: Sight<'_>) -> Vec<(Strin
         if reader.is_full() {
             break;
         }
-        let lower = key.name.to_ascii_lowercase();
         if !is_header_name(&key.name) {
             reader.error(key.place, format!("`{}` is no name of a header", key.name), None);
-        } else if RESERVED.contains(&lower.as_str()) || lower.starts_with("hms-") {
+        } else if is_reserved_header(&key.name) {
             reader.error(key.place, format!("the header `{}` is set by the worker", key.name), None);
         } else if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&key.name)) {
             reader.error(key.place, format!("the header `{}` is here twice", key.name), None);

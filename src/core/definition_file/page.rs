@@ -63,7 +63,9 @@ impl<'a> Page<'a> {
         }
         // The scanner often notices on the next line: the reason lies on the last one with content.
         let suspects = [line, line.saturating_sub(1)];
-        for number in suspects {
+        // It has read on over the line's end where it stumbles over a tab.
+        let next = info.contains("tab").then_some(line + 1);
+        for number in suspects.into_iter().chain(next) {
             let text = self.line(number);
             let indent = text.len() - text.trim_start().len();
             if let Some(at) = text[..indent].find('\t') {

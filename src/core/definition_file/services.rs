@@ -2,6 +2,7 @@
 
 use url::Url;
 
+use super::super::call::is_reserved_header;
 use super::super::service::{HeaderSource, Network, Service, ServiceRegistry};
 use super::call::is_header_name;
 use super::reader::{Keys, Reader, is_id};
@@ -103,6 +104,8 @@ fn headers(reader: &mut Reader<'_>, node: &Node) -> Vec<(String, HeaderSource)> 
         }
         if !is_header_name(&key.name) {
             reader.error(key.place, format!("`{}` is no name of a header", key.name), None);
+        } else if is_reserved_header(&key.name) {
+            reader.error(key.place, format!("the header `{}` is set by the worker", key.name), None);
         } else if headers.iter().any(|(name, _)| name.eq_ignore_ascii_case(&key.name)) {
             reader.error(key.place, format!("the header `{}` is here twice", key.name), None);
         } else if let Some(source) = source(reader, &key.name, value) {

@@ -63,7 +63,7 @@ const SERVICES: &str = r#"
 id: agency-services
 services:
   payment-svc: {url: "http://127.0.0.1:9001/", audience: payments, allow: [127.0.0.0/8, "::1"], headers: {X-Api-Key: secret://env/PAYMENT_KEY, Accept-Language: en}}
-  files: {url: "https://files.example/base", headers: {Authorization: secret://file/run/secrets/files}}
+  files: {url: "https://files.example/base", headers: {X-Api-Key: secret://file/run/secrets/files}}
 "#;
 
 fn saga(text: &str) -> Definition {

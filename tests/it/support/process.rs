@@ -5,7 +5,7 @@ use std::process::{Child, Command, Stdio};
 use std::sync::{Arc, Mutex};
 use std::thread;
 
-/// A running `hms-orch up --role worker`.
+/// A running `hms-orch up`.
 pub(crate) struct Process {
     child: Child,
     log: Arc<Mutex<Vec<String>>>,
@@ -18,10 +18,19 @@ impl Process {
     }
 
     pub(crate) fn worker_with(url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start(&["up", "--role", "worker"], url, settings)
+    }
+
+    /// A server with engine and HTTP; the settings say where it listens.
+    pub(crate) fn server_with(url: &str, settings: &[(&str, &str)]) -> Self {
+        Self::start(&["up"], url, settings)
+    }
+
+    fn start(arguments: &[&str], url: &str, settings: &[(&str, &str)]) -> Self {
         let home = tempfile::tempdir().unwrap();
         let mut command = Command::new(env!("CARGO_BIN_EXE_hms-orch"));
         command
-            .args(["up", "--role", "worker"])
+            .args(arguments)
             .env("DATABASE_URL", url)
             .env("HMS_SIGNING_KEY_FILE", home.path().join("signing.pem"))
             .env("HMS_DATA_DIR", home.path())

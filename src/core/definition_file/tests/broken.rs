@@ -260,8 +260,9 @@ fn every_mistake_names_its_place() {
         ("policies: []\n".to_owned(), 1, 1, "policies are not yet supported"),
         ("hello".to_owned(), 1, 1, "a file must be a map with keys such as `id`, `trigger` and `steps`, not text"),
         ("foo: bar".to_owned(), 1, 1, "this is no file of this program / a saga has `trigger` and `steps`, a registry has `services`"),
-        ("".to_owned(), 0, 0, "the file is empty"),
-        ("---\n---\n# nothing\n".to_owned(), 0, 0, "the file is empty"),
+        ("".to_owned(), 1, 1, "the file is empty / `hms-orch init` writes files to begin with"),
+        ("---\n---\n# nothing\n".to_owned(), 1, 1, "the file is empty / `hms-orch init` writes files to begin with"),
+        (seed_with(7, "\tcall: payment-svc:/recalc"), 7, 1, "a tab indents this line: YAML allows only spaces / indent with spaces"),
         (
             format!("a: &a [x]\nb: *a\n{SEED}"),
             1,
@@ -389,7 +390,8 @@ fn hostile_files_are_answered_quickly() {
         assert!(shown(&found.expect_err(name)).len() < 100_000, "{name}: too much to read");
         assert!(took < Duration::from_secs(2), "{name} took {took:?}");
     }
-    assert!(read("f.yaml", &"x".repeat(FILE_BYTES_MAX + 1)).is_err());
+    let long = read("f.yaml", &"x: y\n".repeat(FILE_BYTES_MAX / 5 + 1)).expect_err("too long");
+    assert_eq!((long[0].line, long[0].column, long[0].excerpt.as_str()), (FILE_BYTES_MAX / 5 + 1, 1, ""), "where the limit is passed");
 }
 
 /// Reads, prints and reads back: nothing of it may panic.
