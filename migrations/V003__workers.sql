@@ -84,8 +84,12 @@ declare
   v_here   text := (select c.system_identifier::text from pg_control_system() c);
   v_cursor syncor.cursor;
 begin
+  -- Nearly always this is all: it reads one row that nobody locks.
+  if exists (select from syncor.origin o where o.system_identifier = v_here) then
+    return false;
+  end if;
   insert into syncor.origin (system_identifier) values (v_here) on conflict do nothing;
-  if found or exists (select from syncor.origin o where o.system_identifier = v_here) then
+  if found then
     return false;
   end if;
   select c.* into strict v_cursor from syncor.cursor c order by c.seq desc limit 1;

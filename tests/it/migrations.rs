@@ -111,7 +111,7 @@ async fn with_nothing_to_do_no_lock_is_waited_for() {
     let mut blocker = connect(&db.url).await;
     let transaction = blocker.transaction().await.unwrap();
     let tables = "select string_agg(format('syncor.%I', relname), ', ') from pg_class
-                   where relnamespace = 'syncor'::regnamespace and relkind in ('r', 'p') and relname <> 'schema_history'";
+                   where relnamespace = 'syncor'::regnamespace and relkind in ('r', 'p') and relname not in ('schema_history', 'origin')";
     let tables: String = transaction.query_one(tables, &[]).await.unwrap().get(0);
     transaction.batch_execute(&format!("lock table {tables} in access exclusive mode; select pg_advisory_xact_lock(1399152195, 2)")).await.unwrap();
     let done = tokio::time::timeout(Duration::from_secs(10), report(&db.url)).await;
