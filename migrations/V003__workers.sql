@@ -84,7 +84,6 @@ declare
   v_here   text := (select c.system_identifier::text from pg_control_system() c);
   v_cursor syncor.cursor;
 begin
-  -- Nearly always this is all: it reads one row that nobody locks.
   if exists (select from syncor.origin o where o.system_identifier = v_here) then
     return false;
   end if;

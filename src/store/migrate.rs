@@ -65,6 +65,12 @@ pub async fn migrate(dsn: &Dsn) -> Result<Report, Error> {
 
 /// After a restore into another cluster the ledger's transaction numbers mean nothing any more: makes sense of them again.
 async fn adopt(client: &Client) -> Result<bool, Error> {
+    // Nearly always this is all: one row that nobody locks. The function itself looks at tables that somebody may have locked.
+    let here =
+        "select exists (select from syncor.origin o where o.system_identifier = (select c.system_identifier::text from pg_control_system() c))";
+    if client.query_one(here, &[]).await?.get(0) {
+        return Ok(false);
+    }
     let adopted: bool = client.query_one("select syncor.adopt()", &[]).await?.get(0);
     if adopted {
         tracing::warn!("this database was restored from another cluster: what was not handled there will be handled here");

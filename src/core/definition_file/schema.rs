@@ -311,12 +311,4 @@ mod tests {
         assert!(!saga_schema.to_string().contains("\"null\""));
         assert!(schema("rules").is_none());
     }
-
-    #[test]
-    #[ignore = "prints the schemas for a look"]
-    fn print() {
-        for kind in ["saga", "services"] {
-            println!("{}", schema(kind).expect("a schema"));
-        }
-    }
 }
