@@ -4,7 +4,8 @@
 //! does not fit the saga any more (a late reply, a timer that was overtaken) changes nothing and says so.
 
 use super::backoff;
-use super::definition::{Definition, OnCompensationFailure, Retry};
+use super::definition::{Definition, OnCompensationFailure};
+use super::failure;
 use super::outcome::{Action, Class, Outcome};
 use super::saga::{Compensation, Saga, SagaState, StepProgress, StepStatus, Target};
 use super::time::Timestamp;
@@ -239,7 +240,7 @@ impl Turn<'_> {
 
     fn go_forward(&mut self) {
         if self.saga.deadline_at.is_some_and(|deadline| deadline <= self.now) && self.current().is_some() {
-            self.turn_round(Target::Failed, "the deadline passed".to_owned());
+            self.turn_round(Target::Failed, failure::DEADLINE_PASSED.to_owned());
             return;
         }
         let Some(seq) = self.current() else {
@@ -251,7 +252,7 @@ impl Turn<'_> {
             StepStatus::Pending => self.call(seq, Action::Do),
             StepStatus::Backoff if step.due_at.is_none_or(|due| due <= self.now) => self.call(seq, Action::Do),
             StepStatus::Failed | StepStatus::Unknown => {
-                let reason = describe_failure(&self.definition.steps[seq].name, step, &self.definition.steps[seq].retry);
+                let reason = failure::describe(&self.definition.steps[seq].name, step, &self.definition.steps[seq].retry);
                 self.turn_round(Target::Failed, reason);
             }
             _ => {}
@@ -355,41 +356,4 @@ fn give_up(step: &mut StepProgress, now: Timestamp) {
     step.status = if step.ambiguous { StepStatus::Unknown } else { StepStatus::Failed };
     step.finished_at = Some(now);
     step.due_at = None;
-}
-
-fn describe_failure(name: &str, step: &StepProgress, retry: &Retry) -> String {
-    let error = step.error.as_deref().unwrap_or("no reason given");
-    let what = if step.status == StepStatus::Unknown { "has an unknown outcome" } else { "failed" };
-    format!("step {name} {what}: {error} (attempt {} of {})", step.attempts, retry.attempts.max(step.attempts))
-}
-
-#[cfg(test)]
-mod tests {
-    use uuid::Uuid;
-
-    use super::super::definition_file::{File, read};
-    use super::*;
-
-    #[test]
-    fn conflict_is_recorded_as_unknown_only_after_an_unknown_attempt() {
-        let text = "id: a.v1\ntrigger: b\nsteps: [{name: c, call: \"d:/e\"}]";
-        let Ok(File::Saga(definition, ..)) = read("a.yaml", text) else { panic!("{text} is no saga") };
-        let check = |classes: &[(Class, Option<u16>)], words: &[&str], state| {
-            let mut saga = Saga::new(Uuid::nil(), 1);
-            advance(&definition, &mut saga, Input::Start, Timestamp(0), 0.5);
-            let mut recorded = Vec::new();
-            for (number, (class, status)) in (1..).zip(classes) {
-                let outcome = Box::new(Outcome { status: *status, ..Outcome::without_reply(*class, "no") });
-                let now = Timestamp(i64::from(number) * 60_000_000);
-                let reply = Input::Reply { seq: 0, action: Action::Do, attempt: number, outcome };
-                recorded.extend(advance(&definition, &mut saga, reply, now, 0.5).attempts.iter().map(|attempt| attempt.outcome.as_str()));
-                advance(&definition, &mut saga, Input::Due, now.plus(std::time::Duration::from_secs(30)), 0.5);
-            }
-            assert_eq!((&*recorded, saga.steps[0].status), (words, state));
-        };
-        check(&[(Class::Refused, Some(409))], &["failed"], StepStatus::Failed);
-        check(&[(Class::Unknown, None), (Class::Refused, Some(409))], &["unknown", "unknown"], StepStatus::Running);
-        check(&[(Class::Unknown, Some(504)), (Class::Failed, Some(425))], &["unknown", "unknown"], StepStatus::Running);
-        check(&[(Class::Unknown, None), (Class::Refused, Some(404))], &["unknown", "failed"], StepStatus::Unknown);
-    }
 }

@@ -9,6 +9,7 @@ pub mod definition_file;
 pub mod emission;
 pub mod event;
 pub mod expression;
+pub mod failure;
 pub mod machine;
 pub mod matching;
 pub mod nearest;

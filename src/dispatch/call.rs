@@ -15,6 +15,7 @@ use super::services::{Registry, Target, Tls, native_tls};
 use super::token::Signer;
 use super::{headers, reply};
 use crate::core::call::{Reply, StepCall};
+use crate::core::failure::TIMED_OUT;
 use crate::core::service::Service;
 
 /// What a dispatcher is made of.
@@ -104,7 +105,7 @@ impl Dispatcher {
         let Some(deadline) = deadline else { return exchange.await };
         match tokio::time::timeout_at(deadline, exchange).await {
             Ok(reply) => reply,
-            Err(_) if sent.load(Ordering::Relaxed) => Reply::Broken(format!("no whole reply within {} ms", call.timeout.as_millis())),
+            Err(_) if sent.load(Ordering::Relaxed) => Reply::Broken(format!("{TIMED_OUT}: no whole reply within {} ms", call.timeout.as_millis())),
             Err(_) => unreachable_service(&call.service, &format!("no connection within {} ms", call.timeout.as_millis())),
         }
     }

@@ -34,8 +34,6 @@ pub struct Live {
     pub rev: i32,
     /// When it was started.
     pub started_at: Timestamp,
-    /// Times it was taken from a dead worker without progress since.
-    pub takeovers: i16,
     /// Steps whose rows exist.
     pub stored: usize,
     /// The write in flight, if one is: a saga has at most one.
@@ -104,7 +102,6 @@ impl Live {
             epoch: loaded.epoch,
             rev: loaded.rev,
             started_at: loaded.started_at,
-            takeovers: loaded.takeovers,
             stored,
             writing: None,
             mended: false,

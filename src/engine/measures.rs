@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use crate::core::call::Reply;
 use crate::core::definition::Definition;
+use crate::core::failure;
 use crate::core::machine::Attempt;
 use crate::core::outcome::Class;
 use crate::core::saga::{Saga, SagaState};
@@ -15,19 +16,7 @@ pub fn ended(definition: &str, saga: &Saga, took: Duration) {
     let outcome = saga.state.as_str();
     metrics::histogram!("saga_duration_ms", "definition" => definition.to_owned(), "outcome" => outcome).record(took.as_secs_f64() * 1000.0);
     if saga.state == SagaState::Failed {
-        metrics::counter!("saga_fail_total", "definition" => definition.to_owned(), "reason" => failure_kind(saga)).increment(1);
-    }
-}
-
-/// Why a saga failed, in one of the contract's few words.
-fn failure_kind(saga: &Saga) -> &'static str {
-    let reason = saga.reason.as_deref().unwrap_or_default();
-    if reason.starts_with("the deadline") {
-        "deadline"
-    } else if reason.contains("timed out") {
-        "timeout"
-    } else {
-        "step_failed"
+        metrics::counter!("saga_fail_total", "definition" => definition.to_owned(), "reason" => failure::kind(saga.reason.as_deref())).increment(1);
     }
 }
 

@@ -95,7 +95,6 @@ impl Plan {
                 epoch: 0,
                 rev: 0,
                 started_at: now,
-                takeovers: 0,
                 stored: 1,
                 writing: None,
                 mended: false,

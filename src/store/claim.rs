@@ -22,8 +22,6 @@ pub struct Loaded {
     pub rev: i32,
     /// When it was started.
     pub started_at: crate::core::time::Timestamp,
-    /// Times it was taken from a dead worker without progress since.
-    pub takeovers: i16,
     /// The saga. Its steps end at the last one that has a row: the definition knows how many follow.
     pub saga: Saga,
     /// The event that started it.
@@ -116,15 +114,7 @@ fn saga_of(row: &Row, steps: Vec<StepProgress>) -> Result<Loaded, Error> {
         depth: row.get::<_, Option<i16>>(18).and_then(|depth| u16::try_from(depth).ok()).unwrap_or(0),
         created_at: time::from_sql(row.get(12)),
     };
-    Ok(Loaded {
-        definition_no: row.get(1),
-        epoch: row.get(2),
-        rev: row.get(3),
-        started_at: time::from_sql(row.get(21)),
-        takeovers: row.get(4),
-        saga,
-        event,
-    })
+    Ok(Loaded { definition_no: row.get(1), epoch: row.get(2), rev: row.get(3), started_at: time::from_sql(row.get(21)), saga, event })
 }
 
 fn step_of(row: &Row) -> Result<StepProgress, Error> {

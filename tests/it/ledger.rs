@@ -201,3 +201,39 @@ async fn partitions_are_made_ahead_and_never_waited_for() {
     let guarded = client.batch_execute(&format!("truncate {coming}")).await;
     assert!(guarded.is_err(), "a new partition is as append-only as the others");
 }
+
+#[tokio::test]
+async fn the_size_limit_measures_the_document_not_how_it_is_stored() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let stored = "create temp table big as select jsonb_build_object('x', repeat('a', 2000000)) as data";
+    client.batch_execute(stored).await.unwrap();
+    let kept: i32 = client.query_one("select pg_column_size(data) from big", &[]).await.unwrap().get(0);
+    assert!(kept < 65536, "it is stored compressed: {kept}");
+    let refused = client.execute("insert into syncor.events (type, data) select 'test.go', data from big", &[]).await.unwrap_err();
+    assert_eq!(refused.as_db_error().unwrap().constraint(), Some("events_data_size"));
+}
+
+#[tokio::test]
+async fn an_event_that_names_its_cause_is_one_deeper() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let first = publish(&client, "test.go", json!({})).await;
+    let caused = "insert into syncor.events (type, causation_id) values ('test.go', $1) returning id, depth";
+    let second = client.query_one(caused, &[&first]).await.unwrap();
+    let third = client.query_one(caused, &[&second.get::<_, Uuid>(0)]).await.unwrap();
+    let stranger = client.query_one(caused, &[&Uuid::now_v7()]).await.unwrap();
+    let depths: Vec<i16> = [second, third, stranger].iter().map(|row| row.get(1)).collect();
+    assert_eq!(depths, [1, 2, 0]);
+}
+
+#[tokio::test]
+async fn services_are_shown_however_their_networks_are_written() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let text = "id: s\nservices:\n  one: {url: \"http://127.0.0.1:1\", allow: 127.0.0.0/8}\n  none: {url: \"http://example.org\"}\n";
+    deploy(&db.url, text).await;
+    let rows = client.query("select name, allow from syncor.services order by name", &[]).await.unwrap();
+    let shown: Vec<(String, Vec<String>)> = rows.iter().map(|row| (row.get(0), row.get(1))).collect();
+    assert_eq!(shown, [("none".to_owned(), vec![]), ("one".to_owned(), vec!["127.0.0.0/8".to_owned()])]);
+}

@@ -1,0 +1,53 @@
+//! Why a saga turned round: the sentence that is kept, and the one word that metrics count by.
+//!
+//! Only the sentence is stored, so the words that tell one kind from another are made and read here, nowhere else.
+
+use super::definition::Retry;
+use super::saga::{StepProgress, StepStatus};
+
+/// How the error of an attempt begins that nobody answered in time.
+pub const TIMED_OUT: &str = "timed out";
+/// The reason of a saga that ran out of time as a whole.
+pub const DEADLINE_PASSED: &str = "the deadline passed";
+/// Stands between a step and the error of an attempt whose effect nobody knows.
+const UNKNOWN: &str = "has an unknown outcome: ";
+
+/// The sentence about a step that is used up.
+#[must_use]
+pub fn describe(name: &str, step: &StepProgress, retry: &Retry) -> String {
+    let error = step.error.as_deref().unwrap_or("no reason given");
+    let what = if step.status == StepStatus::Unknown { UNKNOWN } else { "failed: " };
+    format!("step {name} {what}{error} (attempt {} of {})", step.attempts, retry.attempts.max(step.attempts))
+}
+
+/// The contract's word for a sentence. What a service says comes after its status, so it cannot pass for a timeout.
+#[must_use]
+pub fn kind(reason: Option<&str>) -> &'static str {
+    match reason {
+        Some(DEADLINE_PASSED) => "deadline",
+        Some(reason) if reason.split_once(UNKNOWN).is_some_and(|(_, error)| error.starts_with(TIMED_OUT)) => "timeout",
+        _ => "step_failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn the_word_is_read_from_the_sentence() {
+        let retry = Retry { attempts: 3, backoff: Duration::ZERO, multiplier: 1.0, backoff_max: Duration::ZERO, jitter: 0.0 };
+        let check = |status, error: &str, expected| {
+            let step = StepProgress { status, error: Some(error.to_owned()), attempts: 3, ..StepProgress::default() };
+            assert_eq!(kind(Some(&describe("pay", &step, &retry))), expected, "{error}");
+        };
+        check(StepStatus::Unknown, &format!("{TIMED_OUT}: no whole reply within 30000 ms"), "timeout");
+        check(StepStatus::Unknown, "the connection was reset", "step_failed");
+        check(StepStatus::Unknown, "HTTP 504: timed out", "step_failed");
+        check(StepStatus::Failed, "HTTP 500: timed out", "step_failed");
+        assert_eq!(kind(Some(DEADLINE_PASSED)), "deadline");
+        assert_eq!(kind(None), "step_failed");
+    }
+}
