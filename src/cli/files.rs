@@ -140,8 +140,7 @@ fn document(file: File) -> (Document, Vec<Problem>) {
 }
 
 fn services_of(saga: &Definition) -> Vec<String> {
-    let undo = saga.steps.iter().filter_map(|step| step.compensate.as_ref()).map(|undo| &undo.call);
-    let mut names: Vec<String> = saga.steps.iter().map(|step| &step.call).chain(undo).map(|call| call.service.clone()).collect();
+    let mut names: Vec<String> = saga.steps.iter().flat_map(|step| step.calls()).map(|call| call.service.clone()).collect();
     names.sort();
     names.dedup();
     names

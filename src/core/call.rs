@@ -6,6 +6,7 @@ use bytes::Bytes;
 use uuid::Uuid;
 
 use super::outcome::Action;
+use super::payload::Payload;
 
 /// A call of a step, every template filled in. `dispatch` adds the token and sends it.
 #[derive(Clone, Debug)]
@@ -36,6 +37,36 @@ pub struct StepCall {
     pub correlation_id: String,
     /// Limit of the whole attempt: connect, send, wait, read.
     pub timeout: Duration,
+    /// The one-time token that ends an asynchronous step.
+    pub callback_token: Option<String>,
+}
+
+/// A call of a function of the database, in one transaction with its outcome.
+#[derive(Clone, Debug)]
+pub struct FunctionCall {
+    /// `schema.name`
+    pub function: String,
+    /// Its argument, JSON text.
+    pub argument: String,
+    /// The saga.
+    pub saga_id: Uuid,
+    /// The step's name.
+    pub step: String,
+    /// Do or undo.
+    pub action: Action,
+    /// Number of this attempt, from 1.
+    pub attempt: u32,
+    /// Limit of the function.
+    pub timeout: Duration,
+}
+
+/// What an attempt sends out.
+#[derive(Clone, Debug)]
+pub enum Sending {
+    /// A call to a service.
+    Call(Box<StepCall>),
+    /// A call of a function.
+    Function(Box<FunctionCall>),
 }
 
 /// What came back, before anybody judged it.
@@ -56,6 +87,14 @@ pub enum Reply {
     NotSent(String),
     /// The call may have reached the service, but no whole reply came: timeout, reset.
     Broken(String),
+    /// Nothing was sent, because the service is parked: ask again after so long.
+    Parked(Duration),
+    /// What came back from a service that is known to be down: not held against the step.
+    Probed(Box<Reply>),
+    /// A function returned this.
+    Returned(Payload),
+    /// A function was undone with its transaction, and why.
+    RolledBack(String),
 }
 
 /// Headers that the orchestrator or HTTP itself sets, beside everything that starts with `hms-` or `proxy-`.

@@ -1,5 +1,7 @@
 //! The events that a saga publishes about itself, as the ledger keeps them.
 
+use std::borrow::Cow;
+
 use serde::Serialize;
 use uuid::Uuid;
 
@@ -7,6 +9,17 @@ use super::definition::Definition;
 use super::machine::Emission;
 use super::payload::Payload;
 use super::saga::{Saga, SagaState};
+
+/// What an `emit` step publishes.
+#[derive(Clone, Debug, PartialEq)]
+pub struct Publication {
+    /// The event's type.
+    pub kind: String,
+    /// Its topic.
+    pub topic: String,
+    /// Its data.
+    pub data: Payload,
+}
 
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
@@ -27,8 +40,9 @@ struct StepData<'a> {
 
 /// The event type of an emission.
 #[must_use]
-pub fn kind(emission: Emission) -> &'static str {
-    match emission {
+pub fn kind(emission: &Emission) -> Cow<'static, str> {
+    Cow::Borrowed(match emission {
+        Emission::Published(publication) => return Cow::Owned(publication.kind.clone()),
         Emission::Started => "saga.started",
         Emission::Compensate(_) => "saga.compensate",
         Emission::CompensationFailed(_) => "saga.compensation.failed",
@@ -37,14 +51,15 @@ pub fn kind(emission: Emission) -> &'static str {
         Emission::Ended(SagaState::Aborted) => "saga.aborted",
         Emission::Ended(SagaState::Rejected) => "saga.rejected",
         Emission::Ended(_) => "saga.failed",
-    }
+    })
 }
 
 /// The event's data as JSON text.
 #[must_use]
-pub fn data(definition: &Definition, saga: &Saga, emission: Emission) -> String {
+pub fn data(definition: &Definition, saga: &Saga, emission: &Emission) -> String {
     let seq = match emission {
-        Emission::Compensate(seq) | Emission::CompensationFailed(seq) => Some(seq),
+        Emission::Published(publication) => return publication.data.text().to_owned(),
+        Emission::Compensate(seq) | Emission::CompensationFailed(seq) => Some(*seq),
         Emission::Started | Emission::Ended(_) => None,
     };
     let step = seq.map(|seq| StepData { name: &definition.steps[seq].name, context: saga.steps[seq].undo_context() });

@@ -9,15 +9,30 @@ use super::saga::{StepProgress, StepStatus};
 pub const TIMED_OUT: &str = "timed out";
 /// The reason of a saga that ran out of time as a whole.
 pub const DEADLINE_PASSED: &str = "the deadline passed";
+/// The error of a step that ran out of time as a whole.
+pub const STEP_DEADLINE: &str = "timed out: the deadline of the step passed";
+/// The reason of a saga that found a key taken and does not wait.
+pub const LOCK_BUSY: &str = "another saga holds its lock";
+/// The reason of a saga that waited too long for its locks.
+pub const LOCK_TIMEOUT: &str = "timed out waiting for its lock";
+/// How the error of a step begins that a person said no to.
+pub const REJECTED_BY: &str = "rejected by";
 /// Stands between a step and the error of an attempt whose effect nobody knows.
 const UNKNOWN: &str = "has an unknown outcome: ";
+/// Stands between a step and the error of an attempt that is known to have failed.
+const FAILED: &str = "failed: ";
 
 /// The sentence about a step that is used up.
 #[must_use]
 pub fn describe(name: &str, step: &StepProgress, retry: &Retry) -> String {
     let error = step.error.as_deref().unwrap_or("no reason given");
-    let what = if step.status == StepStatus::Unknown { UNKNOWN } else { "failed: " };
+    let what = if step.status == StepStatus::Unknown { UNKNOWN } else { FAILED };
     format!("step {name} {what}{error} (attempt {} of {})", step.attempts, retry.attempts.max(step.attempts))
+}
+
+/// The error in a sentence about a step that failed.
+fn error_of(reason: &str) -> Option<&str> {
+    reason.split_once(FAILED).map(|(_, error)| error)
 }
 
 /// The contract's word for a sentence. What a service says comes after its status, so it cannot pass for a timeout.
@@ -25,7 +40,10 @@ pub fn describe(name: &str, step: &StepProgress, retry: &Retry) -> String {
 pub fn kind(reason: Option<&str>) -> &'static str {
     match reason {
         Some(DEADLINE_PASSED) => "deadline",
+        Some(LOCK_BUSY | LOCK_TIMEOUT) => "lock",
         Some(reason) if reason.split_once(UNKNOWN).is_some_and(|(_, error)| error.starts_with(TIMED_OUT)) => "timeout",
+        Some(reason) if error_of(reason).is_some_and(|error| error.starts_with(REJECTED_BY)) => "human",
+        Some(reason) if error_of(reason).is_some_and(|error| error.starts_with(TIMED_OUT)) => "timeout",
         _ => "step_failed",
     }
 }

@@ -11,6 +11,8 @@ pub enum Action {
     Do,
     /// The step's `compensate`.
     Undo,
+    /// The step's `verify`: what became of it?
+    Verify,
 }
 
 impl Action {
@@ -20,6 +22,7 @@ impl Action {
         match self {
             Self::Do => "do",
             Self::Undo => "undo",
+            Self::Verify => "verify",
         }
     }
 }
@@ -41,6 +44,8 @@ pub struct Outcome {
     pub error: Option<String>,
     /// The service's own wish for the next attempt (`Retry-After`).
     pub retry_after: Option<Duration>,
+    /// Not held against the step: its service is known to be down, or still at work.
+    pub free: bool,
 }
 
 /// What is known about the effect of an attempt.
@@ -56,13 +61,25 @@ pub enum Class {
     Unknown,
     /// The worker that made the call is gone: unknown, and the attempt is not held against the step.
     Lost,
+    /// 202 of an asynchronous step: a callback will tell.
+    Accepted,
+    /// Nothing was sent, because its service is parked: ask again after `retry_after`. No attempt.
+    Parked,
+    /// The answer to a `verify`: it was not done.
+    NotDone,
 }
 
 impl Outcome {
     /// An outcome with nothing but its class and the reason for it.
     #[must_use]
     pub fn without_reply(class: Class, error: impl Into<String>) -> Self {
-        Self { class, status: None, message: None, output: None, context: None, error: Some(error.into()), retry_after: None }
+        Self { class, status: None, message: None, output: None, context: None, error: Some(error.into()), retry_after: None, free: false }
+    }
+
+    /// A success without a reply: a timer that rang, an event that came.
+    #[must_use]
+    pub fn success(output: Option<Payload>) -> Self {
+        Self { class: Class::Succeeded, status: None, message: None, output, context: None, error: None, retry_after: None, free: false }
     }
 
     /// The word kept in `attempts.outcome`.
@@ -70,7 +87,8 @@ impl Outcome {
     pub fn as_str(&self) -> &'static str {
         match self.class {
             Class::Succeeded => "succeeded",
-            Class::Failed | Class::Refused => "failed",
+            Class::Accepted | Class::Parked => "pending",
+            Class::Failed | Class::Refused | Class::NotDone => "failed",
             Class::Unknown => "unknown",
             Class::Lost => "lost",
         }

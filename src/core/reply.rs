@@ -8,10 +8,10 @@ use serde_json::{Map, Value};
 use super::call::{REPLY_BYTES_MAX, Reply};
 use super::definition::{Definition, Step};
 use super::event::Event;
-use super::expression::{ResponseScope, SagaScope, Scope};
+use super::expression::{ResponseScope, Scope};
 use super::outcome::{Action, Class, Outcome};
 use super::payload::Payload;
-use super::request::steps_scope;
+use super::request::{scope, steps_scope};
 use super::saga::Saga;
 
 /// The largest context that is kept for an undo, bytes.
@@ -25,6 +25,13 @@ const LINE_CHARS_MAX: usize = 500;
 #[must_use]
 pub fn judge(definition: &Definition, saga: &Saga, event: &Event, seq: usize, action: Action, reply: Reply) -> Outcome {
     match reply {
+        Reply::Parked(pause) => Outcome { retry_after: Some(pause), ..Outcome::without_reply(Class::Parked, "the service is parked") },
+        Reply::Probed(reply) => {
+            let outcome = judge(definition, saga, event, seq, action, *reply);
+            Outcome { free: true, ..outcome }
+        }
+        Reply::Returned(output) => returned(definition, saga, event, seq, action, output),
+        Reply::RolledBack(error) => Outcome::without_reply(Class::Failed, line(&error)),
         Reply::NotSent(error) => Outcome::without_reply(Class::Failed, line(&error)),
         Reply::Broken(error) => Outcome::without_reply(Class::Unknown, line(&error)),
         Reply::Answered { status, headers, body, retry_after } => {
@@ -33,11 +40,26 @@ pub fn judge(definition: &Definition, saga: &Saga, event: &Event, seq: usize, ac
                 Some(Body::Json(payload)) => payload.value().get("message").and_then(Value::as_str).map(line),
                 _ => None,
             };
-            let mut outcome =
-                Outcome { class: class_of(status), status: Some(status), message, output: None, context: None, error: None, retry_after };
+            let mut outcome = Outcome {
+                class: class_of(status),
+                status: Some(status),
+                message,
+                output: None,
+                context: None,
+                error: None,
+                retry_after,
+                free: false,
+            };
             if outcome.class != Class::Succeeded {
                 outcome.error = Some(describe_refusal(status, parsed.as_ref()));
                 return outcome;
+            }
+            if status == 202 && definition.steps[seq].asynchronous && action != Action::Verify {
+                outcome.class = Class::Accepted;
+                return outcome;
+            }
+            if action == Action::Verify {
+                return verified(definition, saga, event, seq, status, &headers, parsed, outcome);
             }
             if action == Action::Do {
                 let kept = keep(definition, saga, event, seq, status, &headers, parsed);
@@ -95,6 +117,95 @@ fn without_nul(value: Value) -> Value {
     }
 }
 
+/// The answer to a `verify`: done, not done, or still at work.
+#[expect(clippy::too_many_arguments, reason = "the scope of an expression is as wide as this")]
+fn verified(
+    definition: &Definition,
+    saga: &Saga,
+    event: &Event,
+    seq: usize,
+    status: u16,
+    headers: &[(String, String)],
+    parsed: Option<Body>,
+    outcome: Outcome,
+) -> Outcome {
+    let unusable = |error: String| Outcome { class: Class::Failed, error: Some(line(&error)), ..outcome.clone() };
+    let body = match &parsed {
+        Some(Body::Json(payload)) => Some(payload.clone()),
+        _ => None,
+    };
+    let asked = definition.steps[seq].verify.as_ref().and_then(|verify| verify.outcome.as_ref());
+    let word = match asked {
+        Some(expression) => {
+            let views = steps_scope(definition, saga);
+            let value = body.as_ref().map_or(&Value::Null, Payload::value);
+            let scope = Scope { response: Some(ResponseScope { status, headers, body: value }), ..scope(definition, saga, event, &views) };
+            match expression.text(&scope) {
+                Ok(word) => word,
+                Err(error) => return unusable(format!("verify: its outcome cannot be evaluated: {error}")),
+            }
+        }
+        None => body.as_ref().and_then(|body| body.value().get("outcome")).and_then(Value::as_str).unwrap_or_default().to_owned(),
+    };
+    match word.as_str() {
+        "done" => match keep(definition, saga, event, seq, status, headers, parsed) {
+            Ok((output, context)) => Outcome { output, context, ..outcome },
+            Err(error) => unusable(format!("verify: done, but {error}")),
+        },
+        "not_done" => Outcome { class: Class::NotDone, error: Some("verify: it was not done".to_owned()), ..outcome },
+        "pending" => Outcome { class: Class::Failed, error: Some("verify: still pending".to_owned()), free: true, ..outcome },
+        other => unusable(format!("verify: HTTP {status} with the outcome `{other}`: answer done, not_done or pending")),
+    }
+}
+
+/// What a function returned.
+fn returned(definition: &Definition, saga: &Saga, event: &Event, seq: usize, action: Action, output: Payload) -> Outcome {
+    let message = output.value().get("message").and_then(Value::as_str).map(line);
+    let mut outcome = Outcome { message, ..Outcome::success(None) };
+    if action == Action::Do {
+        match keep(definition, saga, event, seq, 200, &[], Some(Body::Json(output))) {
+            Ok((output, context)) => (outcome.output, outcome.context) = (output, context),
+            // Known before the transaction ends: it is rolled back, so this is no doubt.
+            Err(error) => (outcome.class, outcome.error) = (Class::Refused, Some(line(&error))),
+        }
+    }
+    outcome
+}
+
+/// The end that a callback reports, as an outcome of the attempt it ends.
+#[must_use]
+pub fn callback(definition: &Definition, saga: &Saga, event: &Event, seq: usize, action: Action, end: CallbackEnd) -> Outcome {
+    let message = end.message.as_deref().map(line);
+    if !end.ok {
+        let error = end.error.as_deref().or(end.message.as_deref()).unwrap_or("no reason given");
+        return Outcome { message, ..Outcome::without_reply(Class::Failed, line(&format!("the callback reports an error: {error}"))) };
+    }
+    let mut outcome = Outcome { message, ..Outcome::success(None) };
+    if action == Action::Do {
+        let body = end.output.map_or(Body::Empty, Body::Json);
+        match keep(definition, saga, event, seq, 200, &[], Some(body)) {
+            Ok((output, context)) => (outcome.output, outcome.context) = (output, end.context.or(context)),
+            Err(error) => (outcome.class, outcome.error) = (Class::Unknown, Some(line(&error))),
+        }
+    }
+    outcome
+}
+
+/// What a callback says (contract, section 4).
+#[derive(Clone, Debug)]
+pub struct CallbackEnd {
+    /// `status` was `ok`.
+    pub ok: bool,
+    /// What the compensation will be given.
+    pub context: Option<Payload>,
+    /// The output.
+    pub output: Option<Payload>,
+    /// Shown to people.
+    pub message: Option<String>,
+    /// What went wrong.
+    pub error: Option<String>,
+}
+
 type Kept = (Option<Payload>, Option<Payload>);
 
 /// Output and context of a success, or why they cannot be kept.
@@ -144,12 +255,8 @@ fn map_context(
     output: Option<&Payload>,
 ) -> Result<Payload, String> {
     let views = steps_scope(definition, saga);
-    let scope = Scope {
-        saga: Some(SagaScope { id: saga.id, definition: &definition.id, version: definition.version }),
-        steps: &views,
-        response: Some(ResponseScope { status, headers, body: output.map_or(&Value::Null, Payload::value) }),
-        ..Scope::of_event(event)
-    };
+    let response = ResponseScope { status, headers, body: output.map_or(&Value::Null, Payload::value) };
+    let scope = Scope { response: Some(response), ..scope(definition, saga, event, &views) };
     let mut context = Map::new();
     for (name, expression) in mapping {
         let value = expression.evaluate(&scope).map_err(|error| format!("HTTP {status}, but context.{name} of step {} fails: {error}", step.name))?;

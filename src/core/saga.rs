@@ -1,19 +1,23 @@
 //! A saga as the machine knows it: where it stands and how far each step has come.
 //!
 //! ```text
-//! pending ─► running ─► completed
-//!               │
-//!               ▼  a step is used up, or the deadline passed
-//!            draining ─► compensating ─► failed
-//!                             │  ▲
-//!                             ▼  │ a human decides
-//!                          comp_failed
+//! pending ─► lock_wait ─► running ─► completed
+//!    └────────────────────► │  ▲
+//!                           │  ├─► hitl: a human decides how to go on
+//!                           │  └─► paused, and back
+//!                           ▼  a step is used up, the deadline passed, or it is cancelled
+//!                        draining ─► compensating ─► failed or cancelled
+//!                                         │  ▲
+//!                                         ▼  │ a human decides
+//!                                      comp_failed
 //! ```
+//! From everywhere: aborting ─► aborted. A saga that never got its locks is rejected.
 //! Invariants, each held by a property test in `tests/properties.rs`: steps are done in order; nothing is undone while a call
 //! to do something is in flight; undos run in strictly reverse order, one at a time; a terminal state never changes.
 
 use uuid::Uuid;
 
+use super::human::TaskKind;
 use super::outcome::Action;
 use super::payload::Payload;
 use super::time::Timestamp;
@@ -33,8 +37,37 @@ pub struct Saga {
     pub reason: Option<String>,
     /// When the forward run must be over.
     pub deadline_at: Option<Timestamp>,
+    /// How it stands with its object locks.
+    pub locks: Locks,
+    /// In `lock_wait`: when it gives up.
+    pub lock_until: Option<Timestamp>,
+    /// In `paused`: where it goes on, and since when its time stands still.
+    pub paused: Option<Paused>,
+    /// The completed saga that this one undoes, as a step of its parent's undo.
+    pub undoes: Option<Uuid>,
     /// One per step of the definition, in its order.
     pub steps: Vec<StepProgress>,
+}
+
+/// How a saga stands with its object locks.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Locks {
+    /// It needs none.
+    #[default]
+    None,
+    /// It stands in line.
+    Queued,
+    /// It holds them all.
+    Held,
+}
+
+/// What a paused saga goes back to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Paused {
+    /// `running` or `compensating`.
+    pub resume_to: SagaState,
+    /// When it was paused.
+    pub at: Timestamp,
 }
 
 /// Where a saga stands. The words are those of `sagas.state`.
@@ -170,8 +203,30 @@ pub struct StepProgress {
     pub fence: i64,
     /// When the latest call was committed to.
     pub called_at: Option<Timestamp>,
-    /// When the next attempt may be made.
+    /// When the next attempt may be made, the timer rings, or the next heartbeat is missed.
     pub due_at: Option<Timestamp>,
+    /// When it is given up to wait.
+    pub wait_until: Option<Timestamp>,
+    /// When the whole step must be over.
+    pub deadline_at: Option<Timestamp>,
+    /// What it waits for, while its status or its compensation is `waiting`.
+    pub wait: Option<Wait>,
+    /// Its place in the order of starts, from 1: undos run in the reverse of it. 0 while not begun.
+    pub order: u32,
+    /// Whether `verify` is being asked.
+    pub verifying: bool,
+    /// Times it was asked.
+    pub verifies: u32,
+    /// Those that count against `retry.attempts`.
+    pub verify_spent: u32,
+    /// A human decides how to go on, whatever the definition says of exhausted steps.
+    pub for_human: bool,
+    /// The human task that is open for it.
+    pub task: Option<TaskKind>,
+    /// The saga that did it, where that was another one: this one is its fork, or undoes it.
+    pub done_by: Option<Uuid>,
+    /// The last heartbeat of an asynchronous step, as the database had it when the saga was loaded.
+    pub beat_at: Option<Timestamp>,
     /// When the first call was committed to.
     pub started_at: Option<Timestamp>,
     /// When the status became final.
@@ -184,6 +239,46 @@ pub struct StepProgress {
     pub output: Option<Payload>,
     /// What the undo is given, where that is not the whole output.
     pub context: Option<Payload>,
+}
+
+/// What a waiting step waits for. The words are those of `sagas.waiting_for`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub enum Wait {
+    /// The end of an asynchronous call.
+    Callback,
+    /// An event.
+    Event,
+    /// A point in time.
+    Timer,
+    /// A person's decision.
+    Human,
+    /// Another saga.
+    Child,
+    /// Its service, which is parked.
+    Service,
+}
+
+impl Wait {
+    const ALL: [Self; 6] = [Self::Callback, Self::Event, Self::Timer, Self::Human, Self::Child, Self::Service];
+
+    /// The word used in SQL and JSON.
+    #[must_use]
+    pub fn as_str(self) -> &'static str {
+        match self {
+            Self::Callback => "callback",
+            Self::Event => "event",
+            Self::Timer => "timer",
+            Self::Human => "human",
+            Self::Child => "child",
+            Self::Service => "service",
+        }
+    }
+
+    /// Reads the word back.
+    #[must_use]
+    pub fn parse(word: &str) -> Option<Self> {
+        Self::ALL.into_iter().find(|wait| wait.as_str() == word)
+    }
 }
 
 /// How far doing a step has come. The words are those of `steps.status`.
@@ -302,6 +397,7 @@ impl StepProgress {
     #[must_use]
     pub fn in_flight(&self) -> Option<Action> {
         match (self.status, self.compensation) {
+            (StepStatus::Running, _) if self.verifying => Some(Action::Verify),
             (StepStatus::Running, _) => Some(Action::Do),
             (_, Compensation::Compensating) => Some(Action::Undo),
             _ => None,
@@ -314,7 +410,20 @@ impl StepProgress {
         match action {
             Action::Do => self.attempts,
             Action::Undo => self.undo_attempts,
+            Action::Verify => self.verifies,
         }
+    }
+
+    /// What it waits for on the way forward.
+    #[must_use]
+    pub fn waits_for(&self) -> Option<Wait> {
+        if self.status == StepStatus::Waiting { self.wait } else { None }
+    }
+
+    /// What its undo waits for.
+    #[must_use]
+    pub fn undo_waits_for(&self) -> Option<Wait> {
+        if self.compensation == Compensation::Waiting { self.wait } else { None }
     }
 
     /// What the compensation is given: the context, else the output. An unknown step has none.
@@ -335,6 +444,10 @@ impl Saga {
             clean: true,
             reason: None,
             deadline_at: None,
+            locks: Locks::None,
+            lock_until: None,
+            paused: None,
+            undoes: None,
             steps: std::iter::repeat_with(StepProgress::default).take(steps).collect(),
         }
     }
@@ -344,27 +457,63 @@ impl Saga {
         self.steps.iter().enumerate().filter_map(|(seq, step)| step.in_flight().map(|action| (seq, action)))
     }
 
-    /// When something must be done although nobody says anything: the next attempt, or the deadline.
+    /// When something must be done although nobody says anything: an attempt, a timer, a limit.
     #[must_use]
     pub fn next_due(&self) -> Option<Timestamp> {
-        if self.state.is_terminal() || self.state == SagaState::CompFailed {
-            return None;
+        match self.state {
+            SagaState::LockWait => self.lock_until,
+            SagaState::Running | SagaState::Hitl => {
+                let forward = self.steps.iter().filter_map(|step| match step.status {
+                    StepStatus::Backoff | StepStatus::Waiting => [step.due_at, step.wait_until, step.deadline_at].into_iter().flatten().min(),
+                    _ => None,
+                });
+                forward.chain(if self.state == SagaState::Running { self.deadline_at } else { None }).min()
+            }
+            SagaState::Draining | SagaState::Aborting => {
+                let forward = self.steps.iter().filter_map(|step| match (step.status, step.wait) {
+                    (StepStatus::Waiting, Some(Wait::Callback)) => [step.due_at, step.wait_until].into_iter().flatten().min(),
+                    (StepStatus::Backoff, _) => step.due_at,
+                    _ => None,
+                });
+                forward.min()
+            }
+            SagaState::Compensating => {
+                let undo = self.steps.iter().filter_map(|step| match step.compensation {
+                    Compensation::Backoff | Compensation::Waiting => [step.due_at, step.wait_until].into_iter().flatten().min(),
+                    _ => None,
+                });
+                undo.min()
+            }
+            _ => None,
         }
-        let deadline = if self.state == SagaState::Running { self.deadline_at } else { None };
-        let retries = self.steps.iter().filter_map(|step| {
-            let waits = step.status == StepStatus::Backoff || step.compensation == Compensation::Backoff;
-            if waits { step.due_at } else { None }
-        });
-        retries.chain(deadline).min()
     }
 
     /// What it waits for, in the word of `sagas.waiting_for`, if not for a reply.
     #[must_use]
     pub fn waiting_for(&self) -> Option<&'static str> {
         match self.state {
-            SagaState::CompFailed | SagaState::Hitl => Some("human"),
-            _ if self.state.is_terminal() || self.in_flight().next().is_some() => None,
-            _ => self.next_due().map(|_| "retry"),
+            SagaState::CompFailed | SagaState::Hitl => return Some("human"),
+            SagaState::LockWait => return Some("lock"),
+            SagaState::Paused => return Some("resume"),
+            _ if self.state.is_terminal() || self.in_flight().next().is_some() => return None,
+            _ => {}
         }
+        let waits = self.steps.iter().filter_map(|step| step.waits_for().or(step.undo_waits_for()));
+        // What a person can do something about comes first.
+        let order = |wait: &Wait| match wait {
+            Wait::Human => 0,
+            Wait::Service => 1,
+            Wait::Callback => 2,
+            Wait::Child => 3,
+            Wait::Event => 4,
+            Wait::Timer => 5,
+        };
+        waits.min_by_key(order).map(Wait::as_str).or_else(|| self.next_due().map(|_| "retry"))
+    }
+
+    /// The step that was begun last, among those for which `pick` says so.
+    #[must_use]
+    pub fn latest(&self, pick: impl Fn(&StepProgress) -> bool) -> Option<usize> {
+        self.steps.iter().enumerate().filter(|(_, step)| pick(step)).max_by_key(|(seq, step)| (step.order, *seq)).map(|(seq, _)| seq)
     }
 }

@@ -19,6 +19,12 @@ impl Timestamp {
         Duration::from_micros(u64::try_from(self.0.saturating_sub(earlier.0)).unwrap_or(0))
     }
 
+    /// Reads a time in RFC 3339, such as `2026-07-01T08:00:00Z`.
+    #[must_use]
+    pub fn parse(text: &str) -> Option<Self> {
+        chrono::DateTime::parse_from_rfc3339(text.trim()).ok().map(|time| Self(time.timestamp_micros()))
+    }
+
     /// Whole seconds since 1970-01-01 UTC.
     #[must_use]
     pub fn unix_seconds(self) -> i64 {

@@ -46,6 +46,7 @@ pub(in crate::dispatch) fn call() -> StepCall {
         idempotency_key: "s/recalc/do".into(),
         correlation_id: "case 7\r\nX-Evil: 1".into(),
         timeout: Duration::from_secs(5),
+        callback_token: None,
     }
 }
 

@@ -25,6 +25,7 @@ fn call(body: &'static str) -> StepCall {
         idempotency_key: "k".into(),
         correlation_id: "c".into(),
         timeout: Duration::from_millis(1500),
+        callback_token: None,
     }
 }
 

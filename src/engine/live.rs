@@ -1,5 +1,6 @@
 //! A saga in a worker's memory.
 
+use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::sync::Arc;
 
@@ -54,7 +55,7 @@ pub struct InFlight {
     /// Lines to tell.
     pub story: Vec<StoryLine>,
     /// Event types that were published.
-    pub published: Vec<&'static str>,
+    pub published: Vec<Cow<'static, str>>,
     /// The reply that led to it, in case it cannot be stored.
     pub cause: Option<(usize, Action, u32)>,
 }
@@ -157,7 +158,7 @@ impl Live {
             progress: advance.attempts.iter().any(|attempt| attempt.outcome.class == Class::Succeeded),
             steps,
             attempts: advance.attempts.clone(),
-            events: advance.emissions.iter().map(|emission| event_row(self.definition(), &self.saga, &self.event, *emission)).collect(),
+            events: advance.emissions.iter().map(|emission| event_row(self.definition(), &self.saga, &self.event, emission)).collect(),
         }
     }
 
@@ -165,7 +166,7 @@ impl Live {
     #[must_use]
     pub fn story(&self, advance: &Advance, now: Timestamp) -> Vec<StoryLine> {
         let mut lines = Vec::new();
-        for attempt in &advance.attempts {
+        for attempt in advance.attempts.iter().filter(|attempt| attempt.action != Action::Verify) {
             let step = &self.definition().steps[attempt.seq];
             let progress = &self.saga.steps[attempt.seq];
             let error = || attempt.outcome.error.clone().unwrap_or_else(|| "no reason given".to_owned());
@@ -173,7 +174,7 @@ impl Live {
                 (Action::Do, Class::Succeeded) if progress.status != StepStatus::Running => {
                     Happening::Done { step: step.name.clone(), message: attempt.outcome.message.clone() }
                 }
-                (Action::Do, _) => Happening::AttemptFailed {
+                (Action::Do | Action::Verify, _) => Happening::AttemptFailed {
                     step: step.name.clone(),
                     error: error(),
                     attempt: attempt.number,
@@ -205,9 +206,10 @@ impl Live {
 
 /// The ledger row of an emission.
 #[must_use]
-pub fn event_row(definition: &Definition, saga: &Saga, event: &Event, emission: Emission) -> EventRow {
+pub fn event_row(definition: &Definition, saga: &Saga, event: &Event, emission: &Emission) -> EventRow {
     EventRow {
         kind: emission::kind(emission),
+        topic: if let Emission::Published(publication) = emission { Some(publication.topic.clone()) } else { None },
         saga_id: saga.id,
         subject: event.subject.clone(),
         correlation_id: event.correlation_id.clone(),

@@ -30,7 +30,7 @@ pub fn attempts(definition: &Definition, attempts: &[Attempt], now: Timestamp) {
     for attempt in attempts {
         let step = &definition.steps[attempt.seq];
         let outcome = attempt.outcome.as_str();
-        metrics::counter!("hms_step_attempts_total", "service" => step.call.service.clone(), "outcome" => outcome).increment(1);
+        metrics::counter!("hms_step_attempts_total", "service" => step.service().to_owned(), "outcome" => outcome).increment(1);
         metrics::histogram!("hms_step_duration_seconds", "definition" => definition.id.clone(), "step" => step.name.clone(), "outcome" => outcome)
             .record(now.since(attempt.started_at).as_secs_f64());
     }
@@ -39,6 +39,8 @@ pub fn attempts(definition: &Definition, attempts: &[Attempt], now: Timestamp) {
 /// A call came back.
 pub fn call(service: &str, reply: &Reply, took: Duration) {
     let class = match reply {
+        Reply::Probed(reply) => return self::call(service, reply, took),
+        Reply::Parked(_) | Reply::Returned(_) | Reply::RolledBack(_) => return,
         Reply::Answered { status, .. } => match crate::core::reply::class_of(*status) {
             Class::Succeeded => "2xx",
             Class::Failed => "retryable",

@@ -9,6 +9,7 @@
 //! Invariants: every decision is `core::machine`'s; every state change goes through a committer with the worker's fence; no
 //! call is sent before its intent is durable and the lease is sure; no connection is held while a call is under way.
 
+use std::borrow::Cow;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
@@ -134,10 +135,10 @@ impl Worker {
     }
 
     /// Events of our own were published: routers look only if that can start something.
-    fn published(&self, kinds: &[&'static str]) {
+    fn published(&self, kinds: &[Cow<'static, str>]) {
         if !kinds.is_empty() {
             let active = self.definitions.active();
-            if kinds.iter().any(|kind| active.triggers().any(|trigger| trigger == *kind)) {
+            if kinds.iter().any(|kind| active.triggers().any(|trigger| trigger == kind.as_ref())) {
                 self.ring();
             }
         }

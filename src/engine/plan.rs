@@ -82,12 +82,12 @@ impl Plan {
         let id = saga.id;
         let mut row = new_saga(deployed, event, id, key, now);
         if owned {
-            let advance = machine::advance(definition, &mut saga, Input::Start, now, 0.0);
+            let advance = machine::advance(definition, event, &mut saga, Input::Start, now, 0.0);
             row.state = saga.state.as_str();
             row.owner = Some(worker.lease.worker);
             row.deadline_at = saga.deadline_at;
             row.first_step = advance.calls.first().map(|(seq, _)| definition.steps[*seq].name.clone());
-            row.events = advance.emissions.iter().map(|emission| event_row(definition, &saga, event, *emission)).collect();
+            row.events = advance.emissions.iter().map(|emission| event_row(definition, &saga, event, emission)).collect();
             let live = Live {
                 saga,
                 deployed: Arc::clone(deployed),
@@ -113,7 +113,7 @@ impl Plan {
         let mut row = new_saga(deployed, event, saga.id, event.id.to_string(), now);
         row.state = saga.state.as_str();
         row.reason.clone_from(&saga.reason);
-        row.events = vec![event_row(&deployed.definition, &saga, event, Emission::Ended(SagaState::Rejected))];
+        row.events = vec![event_row(&deployed.definition, &saga, event, &Emission::Ended(SagaState::Rejected))];
         self.names.insert(saga.id, deployed.definition.id.clone());
         self.sagas.push(row);
     }

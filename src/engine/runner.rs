@@ -18,6 +18,7 @@ use super::Worker;
 use super::committer::{Results, WriteResult};
 use super::live::{InFlight, Live, Occurrence, completed_steps};
 use super::{calls, measures, mending};
+use crate::core::call::Sending;
 use crate::core::machine;
 use crate::core::matching::Deployed;
 use crate::core::outcome::{Action, Class, Outcome};
@@ -168,9 +169,9 @@ impl Runner {
         if live.saga.state == SagaState::Pending {
             input = machine::Input::Start;
         }
-        let deployed = Arc::clone(&live.deployed);
+        let (deployed, event) = (Arc::clone(&live.deployed), Arc::clone(&live.event));
         let decide = if self.stopping { machine::record } else { machine::advance };
-        let advance = decide(&deployed.definition, &mut live.saga, input, now, rand::rng().random());
+        let advance = decide(&deployed.definition, &event, &mut live.saga, input, now, rand::rng().random());
         if advance.stale {
             metrics::counter!("hms_stale_inputs_total").increment(1);
         }
@@ -201,7 +202,7 @@ impl Runner {
             measures::ended(&deployed.definition.id, &live.saga, now.since(live.started_at));
         }
         live.writing =
-            Some(InFlight { calls: advance.calls, release, story, published: write.events.iter().map(|event| event.kind).collect(), cause });
+            Some(InFlight { calls: advance.calls, release, story, published: write.events.iter().map(|event| event.kind.clone()).collect(), cause });
         // The committers outlive the runner.
         let _closed = self.writes.send(write);
     }
@@ -290,11 +291,13 @@ impl Runner {
             };
             let attempt = live.saga.steps[seq].attempt(action);
             match request::build(live.definition(), &live.saga, &live.event, seq, action) {
-                Ok(call) => {
+                Ok(None) => {}
+                Ok(Some(Sending::Function(call))) => warn!(function = call.function, "functions are not called yet"),
+                Ok(Some(Sending::Call(call))) => {
                     if live.rev == 0 && seq == 0 {
                         measures::first_call(self.worker.clock.now().since(live.event.created_at));
                     }
-                    calls::spawn(&self.worker, call, id, seq);
+                    calls::spawn(&self.worker, *call, id, seq);
                 }
                 Err(problem) => {
                     let outcome = Outcome::without_reply(Class::Refused, format!("the call could not be made: {problem}"));

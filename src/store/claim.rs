@@ -99,6 +99,7 @@ fn saga_of(row: &Row, steps: Vec<StepProgress>) -> Result<Loaded, Error> {
         reason: row.get(8),
         deadline_at: at(row, 9),
         steps,
+        ..Saga::new(row.get(0), 0)
     };
     let data: Option<String> = row.get(19);
     let event = Event {
@@ -138,6 +139,7 @@ fn step_of(row: &Row) -> Result<StepProgress, Error> {
         error: row.get(15),
         output: payload(16),
         context: payload(17),
+        ..StepProgress::default()
     })
 }
 

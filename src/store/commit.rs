@@ -4,6 +4,7 @@
 //! everything that depends on it is left out. The plan is pinned to index scans, because the tables are empty when the
 //! statement is first planned and a sequential scan would stay cached for ever.
 
+use std::borrow::Cow;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
@@ -13,7 +14,6 @@ use uuid::Uuid;
 
 use super::{Client, Error, time};
 use crate::core::machine::Attempt;
-use crate::core::outcome::Action;
 use crate::core::saga::{Saga, SagaState, StepProgress};
 use crate::core::time::Timestamp;
 
@@ -93,7 +93,9 @@ pub struct StepRow {
 #[derive(Clone, Debug)]
 pub struct EventRow {
     /// `saga.completed`
-    pub kind: &'static str,
+    pub kind: Cow<'static, str>,
+    /// Where it is published, if not in `default`.
+    pub topic: Option<String>,
     /// The saga.
     pub saga_id: Uuid,
     /// The triggering event's subject.
@@ -136,7 +138,7 @@ impl<'a> EventRows<'a> {
     pub(super) fn of(events: impl Iterator<Item = &'a EventRow>) -> Self {
         let mut rows = Self::default();
         for event in events {
-            rows.kinds.push(event.kind);
+            rows.kinds.push(&event.kind);
             rows.sources.push(format!("/hms/sagas/{}", event.saga_id));
             rows.subjects.push(event.subject.as_deref());
             rows.correlations.push(&event.correlation_id);
@@ -358,10 +360,7 @@ impl<'a> AttemptColumns<'a> {
             // A compensation's "gone" (410) is a success told by a refusal: the ledger keeps what was received.
             columns.saga_id.push(write.id);
             columns.seq.push(small(attempt.seq));
-            columns.action.push(match attempt.action {
-                Action::Do => "do",
-                Action::Undo => "undo",
-            });
+            columns.action.push(attempt.action.as_str());
             columns.attempt.push(count(attempt.number));
             columns.fence.push(attempt.fence);
             columns.outcome.push(outcome.as_str());

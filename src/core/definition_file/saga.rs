@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use super::super::definition::{Dedupe, DedupeAfter, Definition, OnCompensationFailure};
+use super::super::definition::{Dedupe, DedupeAfter, Definition, Hitl, Node as Flow, OnCompensationFailure};
 use super::super::expression::Root;
 use super::reader::{Keys, Reader, Sight};
 use super::retry::RetryPart;
@@ -82,7 +82,25 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, revision: String) -> Op
         return None;
     }
     let on_compensation_failure = on_failure.unwrap_or(OnCompensationFailure::Stop);
-    Some(Definition { id, family, version, revision, trigger, topics, filter, dedupe, steps, deadline, on_compensation_failure })
+    let flow = Flow::Sequence((0..steps.len()).map(Flow::Step).collect());
+    let hitl = Hitl { after: 3, queue: "default".to_owned() };
+    Some(Definition {
+        id,
+        family,
+        version,
+        revision,
+        trigger,
+        topics,
+        filter,
+        dedupe,
+        lock: None,
+        cancel_on: Vec::new(),
+        hitl,
+        steps,
+        flow,
+        deadline,
+        on_compensation_failure,
+    })
 }
 
 /// The id, its family and its version: said in the id, in `version`, in both alike, or 1.

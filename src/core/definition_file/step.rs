@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 
-use super::super::definition::{Compensate, Step};
+use super::super::definition::{Compensate, CompensateOn, OnExhausted, Step, StepKind, Undo, Work};
 use super::super::expression::{Expression, Root};
 use super::call;
 use super::reader::{Keys, Reader, Sight, is_misspelt};
@@ -97,9 +97,24 @@ fn read(reader: &mut Reader<'_>, node: &Node, names: &[&str], inherited: Inherit
         let retry = if is_map { RetryPart::read(reader, undo) } else { RetryPart::default() };
         let own = if is_map { reader.given(undo, "timeoutMs") } else { None };
         let timeout = own.and_then(|node| reader.millis(node, "timeoutMs")).unwrap_or(timeout);
-        Some(Compensate { call: call?, retry: retry.or(inherited.undo_retry).policy(), timeout })
+        Some(Compensate { undo: Undo::Call(call?), retry: retry.or(inherited.undo_retry).policy(), timeout })
     });
-    Some(Step { name: name?, call: call?, context, retry, timeout, compensate })
+    Some(Step {
+        name: name?,
+        work: Work::Call(call?),
+        when: None,
+        kind: StepKind::Plain,
+        context,
+        retry,
+        timeout,
+        deadline: None,
+        asynchronous: false,
+        heartbeat_timeout: None,
+        verify: None,
+        on_exhausted: OnExhausted::Compensate,
+        compensate,
+        compensate_on: CompensateOn::default(),
+    })
 }
 
 /// Exactly one action: two are an error that names both.

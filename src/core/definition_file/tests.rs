@@ -1,7 +1,7 @@
 use std::time::Duration;
 
 use super::*;
-use crate::core::definition::{DedupeAfter, OnCompensationFailure, Retry};
+use crate::core::definition::{DedupeAfter, OnCompensationFailure, Retry, Step};
 use crate::core::expression::Scope;
 use crate::core::expression::tests::event;
 use crate::core::service::HeaderSource;
@@ -89,7 +89,7 @@ fn the_seed_reads_as_it_is() {
     let names: Vec<_> = seed.steps.iter().map(|step| step.name.as_str()).collect();
     assert_eq!(names, ["recalc_payments", "send_notices", "archive_rule"]);
     let first = &seed.steps[0];
-    assert_eq!((first.call.method.as_str(), first.call.service.as_str(), first.call.path.source()), ("POST", "payment-svc", "/recalc"));
+    assert_eq!((call_of(first).method.as_str(), call_of(first).service.as_str(), call_of(first).path.source()), ("POST", "payment-svc", "/recalc"));
     let retry = Retry { attempts: 3, backoff: Duration::from_secs(2), multiplier: 2.0, backoff_max: Duration::from_secs(60), jitter: 0.1 };
     assert_eq!(first.retry, retry);
     let undo = first.compensate.as_ref().expect("a compensation");
@@ -97,6 +97,10 @@ fn the_seed_reads_as_it_is() {
     assert_eq!((first.timeout, undo.timeout), (Duration::from_secs(300), Duration::from_secs(300)));
     assert!(seed.steps[2].compensate.is_none() && seed.topics.is_empty() && seed.deadline.is_none());
     assert_eq!(seed.on_compensation_failure, OnCompensationFailure::Stop);
+}
+
+fn call_of(step: &Step) -> &crate::core::definition::Call {
+    step.call().expect("a call")
 }
 
 #[test]
@@ -125,13 +129,13 @@ fn every_key_is_read() {
     assert_eq!((first.timeout, second.timeout), (millis(1000), millis(2000)));
     let event = event(json!({"id": "a/b", "n": 5}));
     let scope = Scope::of_event(&event);
-    assert_eq!((first.call.method.as_str(), first.call.path.render_path(&scope).as_deref()), ("PUT", Ok("/cases/a%2Fb/policy.changed?n=5")));
-    let undo = first.compensate.as_ref().map(|undo| &undo.call).expect("a compensation");
+    assert_eq!((call_of(first).method.as_str(), call_of(first).path.render_path(&scope).as_deref()), ("PUT", Ok("/cases/a%2Fb/policy.changed?n=5")));
+    let undo = first.calls().nth(1).expect("a compensation");
     assert_eq!((undo.method.as_str(), undo.service.as_str()), ("DELETE", "pay"));
     let scope = Scope { step: Some(crate::core::expression::UndoScope { name: "first", context: None, do_key: "k" }), ..scope };
     assert_eq!(undo.body.as_ref().expect("a body").render(&scope), Ok(json!({"key": "k", "list": [5, 1, "yes"], "nothing": null})));
     assert_eq!(first.context.as_ref().map(Vec::len), Some(2));
-    assert_eq!(second.call.headers[0].0, "X-Case");
+    assert_eq!(call_of(second).headers[0].0, "X-Case");
 }
 
 #[test]

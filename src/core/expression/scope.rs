@@ -21,8 +21,10 @@ pub struct Scope<'a> {
     pub steps: &'a [StepScope<'a>],
     /// `step`, in a compensation.
     pub step: Option<UndoScope<'a>>,
-    /// `response`, in `context`.
+    /// `response`, in `context` and `verify`.
     pub response: Option<ResponseScope<'a>>,
+    /// `async`, in `match`: the event that arrives.
+    pub arriving: Option<&'a Event>,
 }
 
 /// `saga`.
@@ -75,7 +77,7 @@ impl<'a> Scope<'a> {
     /// What is known before a saga exists: the event and its data.
     #[must_use]
     pub fn of_event(event: &'a Event) -> Self {
-        Self { data: &event.data, event, saga: None, steps: &[], step: None, response: None }
+        Self { data: &event.data, event, saga: None, steps: &[], step: None, response: None, arriving: None }
     }
 
     /// The value of a variable, as far as `parts` of it are looked at; `None` where it does not exist.
@@ -122,8 +124,10 @@ impl<'a> Scope<'a> {
                     _ => from_json(response.body, parts, longest),
                 })
             }
-            // Bound by whoever waits for events; nothing in a scope yet.
-            Root::Async => return None,
+            Root::Async => {
+                let arriving = self.arriving?;
+                fields(longest, &|name, parts, longest| event_field(arriving, name, parts, longest))
+            }
         })
     }
 }

@@ -1,0 +1,355 @@
+//! The way forward: which steps may begin, and what a failure among them means.
+
+use super::{Advance, Emission, TaskChange, Turn};
+use crate::core::definition::{Group, Human, Node, OnBranchFailure, OnExhausted, StepKind, Work};
+use crate::core::expression::EvaluationError;
+use crate::core::failure;
+use crate::core::human::{NewTask, TaskKind};
+use crate::core::outcome::{Action, Class, Outcome};
+use crate::core::request::{publication, scope, steps_scope};
+use crate::core::saga::{SagaState, StepStatus, Target, Wait};
+use crate::core::time::Timestamp;
+
+/// How far a part of the flow has come.
+#[derive(Clone, Copy, PartialEq)]
+enum Progress {
+    Done,
+    Going,
+    Failed,
+}
+
+impl Turn<'_> {
+    /// One round on the way forward; true if there may be more to do at once.
+    pub(super) fn go_forward(&mut self) -> bool {
+        if self.ring() {
+            return true;
+        }
+        if let Some(target) = self.saga.target {
+            return self.await_the_pivot(target);
+        }
+        if self.saga.deadline_at.is_some_and(|deadline| deadline <= self.now) && self.is_reversible() {
+            return self.turn_back(Target::Failed, failure::DEADLINE_PASSED.to_owned());
+        }
+        match self.look(&self.definition.flow) {
+            Progress::Failed => self.fail(),
+            Progress::Done => {
+                self.saga.clean = true;
+                self.end(SagaState::Completed);
+                false
+            }
+            Progress::Going => self.begin_what_may(),
+        }
+    }
+
+    /// Whether the point of no return lies ahead and no human must say whether it was passed.
+    pub(super) fn is_reversible(&self) -> bool {
+        self.definition.pivot().is_none_or(|pivot| !matches!(self.saga.steps[pivot].status, StepStatus::Succeeded | StepStatus::Unknown))
+    }
+
+    pub(super) fn pivot_passed(&self) -> bool {
+        self.definition.pivot().is_some_and(|pivot| self.saga.steps[pivot].status == StepStatus::Succeeded)
+    }
+
+    /// Whether the pivot was begun and its outcome is not known yet.
+    fn pivot_under_way(&self) -> bool {
+        let under_way = [StepStatus::Running, StepStatus::Waiting, StepStatus::Backoff];
+        self.definition.pivot().is_some_and(|pivot| under_way.contains(&self.saga.steps[pivot].status))
+    }
+
+    /// The saga is to be undone as soon as the pivot is known not to have been passed.
+    fn await_the_pivot(&mut self, target: Target) -> bool {
+        let Some(pivot) = self.definition.pivot() else { return self.turn_back(target, String::new()) };
+        match self.saga.steps[pivot].status {
+            StepStatus::Backoff if !self.saga.steps[pivot].verifying => {
+                self.give_up(pivot);
+                true
+            }
+            StepStatus::Backoff => self.call_again(pivot),
+            StepStatus::Running | StepStatus::Waiting => false,
+            StepStatus::Succeeded => {
+                // Too late: the point of no return is passed, so it goes on.
+                (self.saga.target, self.saga.reason) = (None, None);
+                true
+            }
+            StepStatus::Unknown => {
+                self.ask_humans();
+                false
+            }
+            _ => {
+                let reason = self.saga.reason.take().unwrap_or_default();
+                self.turn_back(target, reason)
+            }
+        }
+    }
+
+    fn look(&self, node: &Node) -> Progress {
+        match node {
+            Node::Step(seq) => match self.saga.steps[*seq].status {
+                StepStatus::Succeeded | StepStatus::Skipped => Progress::Done,
+                StepStatus::Failed | StepStatus::Unknown if self.is_let_be(*seq) => Progress::Done,
+                StepStatus::Failed | StepStatus::Unknown | StepStatus::Cancelled => Progress::Failed,
+                _ => Progress::Going,
+            },
+            Node::Sequence(nodes) => nodes.iter().map(|node| self.look(node)).find(|progress| *progress != Progress::Done).unwrap_or(Progress::Done),
+            Node::Parallel(group) => self.look_at_group(group),
+        }
+    }
+
+    fn look_at_group(&self, group: &Group) -> Progress {
+        let (mut failed, mut going, mut begun) = (false, false, false);
+        for branch in &group.branches {
+            match self.look(branch) {
+                Progress::Failed => failed = true,
+                Progress::Going => (going, begun) = (true, begun || self.is_begun(branch)),
+                Progress::Done => {}
+            }
+        }
+        match group.on_branch_failure {
+            OnBranchFailure::Wait if failed && begun => Progress::Going,
+            _ if failed => Progress::Failed,
+            _ if going => Progress::Going,
+            _ => Progress::Done,
+        }
+    }
+
+    fn is_begun(&self, node: &Node) -> bool {
+        match node {
+            Node::Step(seq) => self.saga.steps[*seq].status != StepStatus::Pending,
+            Node::Sequence(nodes) => nodes.iter().any(|node| self.is_begun(node)),
+            Node::Parallel(group) => group.branches.iter().any(|node| self.is_begun(node)),
+        }
+    }
+
+    /// The steps of a part that may begin, or be tried again, now.
+    fn reach(&self, node: &Node, found: &mut Vec<usize>) {
+        match node {
+            Node::Step(seq) => match self.saga.steps[*seq].status {
+                StepStatus::Pending => found.push(*seq),
+                StepStatus::Backoff if self.is_due(*seq) => found.push(*seq),
+                StepStatus::Waiting if self.saga.steps[*seq].wait == Some(Wait::Service) && self.is_due(*seq) => found.push(*seq),
+                _ => {}
+            },
+            Node::Sequence(nodes) => {
+                if let Some(next) = nodes.iter().find(|node| self.look(node) != Progress::Done) {
+                    self.reach(next, found);
+                }
+            }
+            Node::Parallel(group) => {
+                let going: Vec<_> = group.branches.iter().filter(|branch| self.look(branch) == Progress::Going).collect();
+                let failed = group.branches.iter().any(|branch| self.look(branch) == Progress::Failed);
+                let (begun, fresh): (Vec<_>, Vec<_>) = going.into_iter().partition(|branch| self.is_begun(branch));
+                let room = if failed { 0 } else { group.max.saturating_sub(begun.len()) };
+                for branch in begun.into_iter().chain(fresh.into_iter().take(room)) {
+                    self.reach(branch, found);
+                }
+            }
+        }
+    }
+
+    fn is_due(&self, seq: usize) -> bool {
+        self.saga.steps[seq].due_at.is_none_or(|due| due <= self.now)
+    }
+
+    fn begin_what_may(&mut self) -> bool {
+        let mut found = Vec::new();
+        self.reach(&self.definition.flow, &mut found);
+        let mut at_once = false;
+        for seq in found {
+            if self.saga.steps[seq].status == StepStatus::Pending {
+                self.begin_step(seq);
+            } else {
+                self.call_again(seq);
+            }
+            let status = self.saga.steps[seq].status;
+            at_once |= !matches!(status, StepStatus::Running | StepStatus::Waiting | StepStatus::Backoff);
+            if matches!(status, StepStatus::Failed | StepStatus::Unknown) {
+                // What failed at once decides before anything else begins.
+                break;
+            }
+        }
+        at_once
+    }
+
+    /// The next attempt of a step, or the next question of its `verify`.
+    pub(super) fn call_again(&mut self, seq: usize) -> bool {
+        if !self.is_due(seq) {
+            return false;
+        }
+        let action = if self.saga.steps[seq].verifying { Action::Verify } else { Action::Do };
+        self.call(seq, action);
+        false
+    }
+
+    fn begin_step(&mut self, seq: usize) {
+        let definition = self.definition;
+        let defined = &definition.steps[seq];
+        let order = self.saga.steps.iter().map(|step| step.order).max().unwrap_or(0) + 1;
+        let step = &mut self.saga.steps[seq];
+        step.order = order;
+        step.deadline_at = defined.deadline.map(|limit| self.now.plus(limit));
+        let wanted = defined.when.as_ref().map_or(Ok(true), |when| {
+            let views = steps_scope(definition, self.saga);
+            when.test(&scope(definition, self.saga, self.event, &views))
+        });
+        match wanted {
+            Ok(true) => {}
+            Ok(false) => return self.leave_out(seq),
+            Err(error) => return self.refuse(seq, &format!("`when` cannot be evaluated: {error}")),
+        }
+        match &defined.work {
+            Work::Call(_) | Work::Sql(_) => self.call(seq, Action::Do),
+            Work::Delay(time) => self.sleep(seq, self.now.plus(*time)),
+            Work::Until(time) => match self.time_of(time) {
+                Ok(at) => self.sleep(seq, at),
+                Err(error) => self.refuse(seq, &format!("`until` cannot be evaluated: {error}")),
+            },
+            Work::Wait(wait) => self.wait(seq, Wait::Event, wait.timeout.map(|limit| self.now.plus(limit))),
+            Work::Human(human) => self.ask(seq, human),
+            Work::Saga(_) => {
+                self.wait(seq, Wait::Child, None);
+                self.result.children.push((seq, Action::Do));
+            }
+            Work::Emit(emit) => match publication(definition, self.saga, self.event, emit) {
+                Ok(publication) => {
+                    self.count(seq, Action::Do);
+                    self.result.emissions.push(Emission::Published(Box::new(publication)));
+                    self.settle(seq, Action::Do, Outcome::success(None));
+                }
+                Err(error) => self.refuse(seq, &format!("the event cannot be made: {error}")),
+            },
+        }
+    }
+
+    fn leave_out(&mut self, seq: usize) {
+        let step = &mut self.saga.steps[seq];
+        step.status = StepStatus::Skipped;
+        step.finished_at = Some(self.now);
+        (step.due_at, step.wait_until, step.wait) = (None, None, None);
+        step.verifying = false;
+        self.withdraw(seq);
+        self.changed(seq);
+    }
+
+    /// A step that cannot even begin.
+    fn refuse(&mut self, seq: usize, error: &str) {
+        self.count(seq, Action::Do);
+        self.settle(seq, Action::Do, Outcome::without_reply(Class::Refused, crate::core::reply::line(error)));
+    }
+
+    fn sleep(&mut self, seq: usize, until: Timestamp) {
+        self.wait(seq, Wait::Timer, None);
+        self.saga.steps[seq].due_at = Some(until);
+    }
+
+    fn wait(&mut self, seq: usize, wait: Wait, until: Option<Timestamp>) {
+        self.count(seq, Action::Do);
+        let step = &mut self.saga.steps[seq];
+        step.status = StepStatus::Waiting;
+        (step.wait, step.wait_until) = (Some(wait), until);
+    }
+
+    fn time_of(&self, expression: &crate::core::expression::Expression) -> Result<Timestamp, EvaluationError> {
+        let views = steps_scope(self.definition, self.saga);
+        let text = expression.text(&scope(self.definition, self.saga, self.event, &views))?;
+        Timestamp::parse(&text)
+            .ok_or_else(|| EvaluationError { message: "it is no time in RFC 3339, such as 2026-07-01T08:00:00Z".to_owned(), missing: false })
+    }
+
+    fn ask(&mut self, seq: usize, human: &Human) {
+        let asked = {
+            let views = steps_scope(self.definition, self.saga);
+            let scope = scope(self.definition, self.saga, self.event, &views);
+            let assignee = human.assignee.as_ref().map(|assignee| assignee.render_text(&scope)).transpose();
+            human.prompt.render_text(&scope).and_then(|prompt| Ok((prompt, assignee?)))
+        };
+        let (prompt, assignee) = match asked {
+            Ok(asked) => asked,
+            Err(error) => return self.refuse(seq, &format!("the question cannot be made: {error}")),
+        };
+        let due_at = human.timeout.map(|limit| self.now.plus(limit));
+        self.wait(seq, Wait::Human, due_at);
+        self.saga.steps[seq].task = Some(TaskKind::Approval);
+        let task = NewTask {
+            kind: TaskKind::Approval,
+            seq,
+            queue: human.queue.clone().unwrap_or_else(|| self.definition.hitl.queue.clone()),
+            reason: format!("{} asks", self.definition.steps[seq].name),
+            prompt: Some(prompt),
+            form: human.form.clone(),
+            assignee: assignee.filter(|name| !name.is_empty()),
+            four_eyes: human.four_eyes,
+            due_at,
+        };
+        self.result.tasks.push(TaskChange::Open(Box::new(task)));
+    }
+
+    /// A step failed: back, or a human decides.
+    fn fail(&mut self) -> bool {
+        let failed =
+            |turn: &Self, seq: &usize| matches!(turn.saga.steps[*seq].status, StepStatus::Failed | StepStatus::Unknown) && !turn.is_let_be(*seq);
+        let failed: Vec<usize> = (0..self.saga.steps.len()).filter(|seq| failed(self, seq)).collect();
+        match failed.iter().find(|seq| !self.needs_human(**seq)) {
+            Some(seq) => {
+                let defined = &self.definition.steps[*seq];
+                let reason = failure::describe(&defined.name, &self.saga.steps[*seq], &defined.retry);
+                self.turn_back(Target::Failed, reason)
+            }
+            None => {
+                self.ask_humans();
+                false
+            }
+        }
+    }
+
+    fn needs_human(&self, seq: usize) -> bool {
+        let (defined, step) = (&self.definition.steps[seq], &self.saga.steps[seq]);
+        !self.is_reversible() || step.for_human || defined.on_exhausted == OnExhausted::Hitl || defined.kind == StepKind::Retriable
+    }
+
+    /// Stands still until people have decided; calls in flight are waited for first.
+    fn ask_humans(&mut self) {
+        if self.saga.in_flight().next().is_some() {
+            return;
+        }
+        self.saga.state = SagaState::Hitl;
+        for seq in 0..self.saga.steps.len() {
+            let status = self.saga.steps[seq].status;
+            let is_pivot = self.definition.steps[seq].kind == StepKind::Pivot;
+            match status {
+                StepStatus::Unknown if is_pivot => self.open_task(seq, TaskKind::PivotUnknown),
+                StepStatus::Failed | StepStatus::Unknown if !self.is_let_be(seq) => self.open_task(seq, TaskKind::StepFailed),
+                _ => {}
+            }
+        }
+    }
+
+    /// Begins the way back, or waits for the pivot to be known.
+    pub(super) fn turn_back(&mut self, target: Target, reason: String) -> bool {
+        self.saga.target = Some(target);
+        self.saga.reason = Some(reason);
+        if self.pivot_under_way() {
+            if self.saga.state != SagaState::Running {
+                self.saga.state = SagaState::Running;
+            }
+            return self.definition.pivot().is_some_and(|pivot| self.saga.steps[pivot].status == StepStatus::Backoff);
+        }
+        self.saga.state = SagaState::Draining;
+        self.order_children(crate::core::order::Order::Cancel);
+        true
+    }
+
+    /// Tells the child sagas that are under way.
+    pub(super) fn order_children(&mut self, order: crate::core::order::Order) {
+        for (seq, step) in self.saga.steps.iter().enumerate() {
+            if step.waits_for() == Some(Wait::Child) {
+                Advance::order_child(&mut self.result, seq, order);
+            }
+        }
+    }
+}
+
+impl Advance {
+    fn order_child(&mut self, seq: usize, order: crate::core::order::Order) {
+        self.child_orders.push((seq, order));
+    }
+}

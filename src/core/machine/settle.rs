@@ -1,0 +1,263 @@
+//! What the end of an attempt means for its step.
+
+use super::{Attempt, TaskChange, Turn};
+use crate::core::backoff;
+use crate::core::definition::{OnExhausted, StepKind, Work};
+use crate::core::human::{NewTask, TaskKind};
+use crate::core::outcome::{Action, Class, Outcome};
+use crate::core::saga::{Compensation, SagaState, StepStatus, Wait};
+use crate::core::time::Timestamp;
+
+impl Turn<'_> {
+    /// Records the end of an attempt and what it means for its step.
+    pub(super) fn settle(&mut self, seq: usize, action: Action, mut outcome: Outcome) {
+        match outcome.class {
+            Class::Parked => return self.park(seq, action, &outcome),
+            Class::Accepted => return self.accepted(seq, action, &outcome),
+            _ => {}
+        }
+        let step = &mut self.saga.steps[seq];
+        // After an attempt of unknown effect, "conflict" and "too early" mean that it is still being worked on.
+        if action == Action::Do && step.ambiguous && matches!(outcome.status, Some(409 | 425)) {
+            outcome.class = Class::Unknown;
+        }
+        let attempt = Attempt {
+            seq,
+            action,
+            number: step.attempt(action),
+            fence: step.fence,
+            started_at: step.called_at.unwrap_or(self.now),
+            outcome: outcome.clone(),
+        };
+        (step.due_at, step.wait_until, step.wait) = (None, None, None);
+        self.result.attempts.push(attempt);
+        self.changed(seq);
+        match action {
+            Action::Do => self.settle_do(seq, outcome),
+            Action::Undo => self.settle_undo(seq, outcome),
+            Action::Verify => self.settle_verify(seq, outcome),
+        }
+    }
+
+    /// Nothing was sent: the attempt did not take place.
+    fn park(&mut self, seq: usize, action: Action, outcome: &Outcome) {
+        let now = self.now;
+        let step = &mut self.saga.steps[seq];
+        step.due_at = Some(now.plus(outcome.retry_after.unwrap_or_default()));
+        step.wait = Some(Wait::Service);
+        match action {
+            Action::Do => (step.attempts, step.status) = (step.attempts - 1, StepStatus::Waiting),
+            Action::Undo => (step.undo_attempts, step.compensation) = (step.undo_attempts - 1, Compensation::Waiting),
+            Action::Verify => (step.verifies, step.status) = (step.verifies - 1, StepStatus::Waiting),
+        }
+        self.changed(seq);
+    }
+
+    /// 202: a callback will tell.
+    fn accepted(&mut self, seq: usize, action: Action, outcome: &Outcome) {
+        let definition = &self.definition.steps[seq];
+        let limit =
+            if action == Action::Undo { definition.compensate.as_ref().map_or(definition.timeout, |undo| undo.timeout) } else { definition.timeout };
+        let step = &mut self.saga.steps[seq];
+        step.message.clone_from(&outcome.message);
+        step.wait = Some(Wait::Callback);
+        step.wait_until = Some(step.called_at.unwrap_or(self.now).plus(limit));
+        step.due_at = definition.heartbeat_timeout.filter(|_| action == Action::Do).map(|silence| self.now.plus(silence));
+        if action == Action::Undo {
+            step.compensation = Compensation::Waiting;
+        } else {
+            step.status = StepStatus::Waiting;
+        }
+        self.changed(seq);
+    }
+
+    fn settle_do(&mut self, seq: usize, outcome: Outcome) {
+        let definition = self.definition;
+        let defined = &definition.steps[seq];
+        if outcome.class == Class::Succeeded {
+            self.succeeded(seq, outcome);
+            return;
+        }
+        let goes_forward = self.goes_forward();
+        let step = &mut self.saga.steps[seq];
+        step.message = outcome.message;
+        step.error = outcome.error;
+        // A function and its outcome are one transaction: a lost worker leaves no doubt.
+        let unknown = outcome.class == Class::Unknown || outcome.class == Class::Lost && !matches!(defined.work, Work::Sql(_));
+        step.ambiguous |= unknown;
+        if outcome.class != Class::Lost && !outcome.free {
+            step.spent += 1;
+        }
+        let retryable = matches!(outcome.class, Class::Unknown | Class::Lost | Class::Failed) && !matches!(defined.work, Work::Saga(_));
+        let in_time = step.deadline_at.is_none_or(|deadline| deadline > self.now);
+        if goes_forward && retryable && in_time && step.spent < defined.retry.attempts {
+            step.status = StepStatus::Backoff;
+            self.saga.steps[seq].due_at = Some(self.again_at(seq, Action::Do, outcome.class, outcome.retry_after));
+            if self.saga.steps[seq].spent >= definition.hitl.after {
+                self.tell_of_failure(seq);
+            }
+        } else {
+            self.give_up(seq);
+        }
+    }
+
+    /// Whether new attempts may follow: not once the saga is to be undone, or ended.
+    fn goes_forward(&self) -> bool {
+        let state = self.saga.paused.map_or(self.saga.state, |paused| paused.resume_to);
+        matches!(state, SagaState::Running | SagaState::Hitl) && self.saga.target.is_none()
+    }
+
+    fn again_at(&self, seq: usize, action: Action, class: Class, retry_after: Option<std::time::Duration>) -> Timestamp {
+        if class == Class::Lost {
+            return self.now;
+        }
+        let (defined, step) = (&self.definition.steps[seq], &self.saga.steps[seq]);
+        let (retry, spent) = match (action, &defined.compensate) {
+            (Action::Undo, Some(compensate)) => (&compensate.retry, step.undo_spent),
+            (Action::Verify, _) => (&defined.retry, step.verify_spent),
+            _ => (&defined.retry, step.spent),
+        };
+        self.now.plus(backoff::delay(retry, spent.max(1), self.chance, retry_after))
+    }
+
+    pub(super) fn succeeded(&mut self, seq: usize, outcome: Outcome) {
+        let step = &mut self.saga.steps[seq];
+        step.status = StepStatus::Succeeded;
+        step.finished_at = Some(self.now);
+        step.message = outcome.message;
+        step.error = outcome.error;
+        step.output = outcome.output;
+        step.context = outcome.context;
+        step.verifying = false;
+        self.withdraw(seq);
+        self.changed(seq);
+    }
+
+    /// No further attempt: if its effect is in doubt and somebody can be asked, that comes first.
+    pub(super) fn give_up(&mut self, seq: usize) {
+        let (may_ask, is_call) = {
+            let defined = &self.definition.steps[seq];
+            (defined.verify.is_some(), matches!(defined.work, Work::Call(_)))
+        };
+        let aborting = self.saga.state == SagaState::Aborting;
+        let step = &mut self.saga.steps[seq];
+        (step.due_at, step.wait_until, step.wait) = (None, None, None);
+        if step.ambiguous && may_ask && is_call && !step.verifying && !aborting {
+            step.verifying = true;
+            step.verify_spent = 0;
+            step.status = StepStatus::Backoff;
+            step.due_at = Some(self.now);
+        } else {
+            step.verifying = false;
+            step.status = if step.ambiguous { StepStatus::Unknown } else { StepStatus::Failed };
+            step.finished_at = Some(self.now);
+            if self.goes_forward() {
+                self.tell_of_failure(seq);
+            }
+        }
+        self.changed(seq);
+    }
+
+    fn settle_verify(&mut self, seq: usize, outcome: Outcome) {
+        match outcome.class {
+            Class::Succeeded => self.succeeded(seq, Outcome { error: None, ..outcome }),
+            Class::NotDone => {
+                self.saga.steps[seq].ambiguous = false;
+                self.give_up(seq);
+            }
+            class => {
+                let attempts = self.definition.steps[seq].retry.attempts;
+                let step = &mut self.saga.steps[seq];
+                if class != Class::Lost && !outcome.free {
+                    step.verify_spent += 1;
+                }
+                let in_time = step.deadline_at.is_none_or(|deadline| deadline > self.now);
+                if step.verify_spent < attempts && in_time && self.saga.state != SagaState::Aborting {
+                    step.status = StepStatus::Backoff;
+                    self.saga.steps[seq].due_at = Some(self.again_at(seq, Action::Verify, class, outcome.retry_after));
+                } else {
+                    self.give_up(seq);
+                }
+            }
+        }
+    }
+
+    fn settle_undo(&mut self, seq: usize, outcome: Outcome) {
+        let attempts = self.definition.steps[seq].compensate.as_ref().map_or(1, |compensate| compensate.retry.attempts);
+        let is_child = matches!(self.definition.steps[seq].work, Work::Saga(_));
+        let step = &mut self.saga.steps[seq];
+        step.message = outcome.message;
+        if outcome.class == Class::Succeeded || outcome.status == Some(410) {
+            step.compensation = Compensation::Compensated;
+            self.withdraw(seq);
+            return;
+        }
+        step.error = outcome.error;
+        if outcome.class != Class::Lost && !outcome.free {
+            step.undo_spent += 1;
+        }
+        if outcome.status == Some(409) || is_child || step.undo_spent >= attempts {
+            step.compensation = Compensation::Failed;
+            return;
+        }
+        step.compensation = Compensation::Backoff;
+        self.saga.steps[seq].due_at = Some(self.again_at(seq, Action::Undo, outcome.class, outcome.retry_after));
+    }
+
+    /// Tells people of a step that fails, once. The saga does not wait for them.
+    fn tell_of_failure(&mut self, seq: usize) {
+        // A person who says no knows, and a pivot in doubt is a question of its own.
+        let is_human = matches!(self.definition.steps[seq].work, Work::Human(_)) && !self.saga.steps[seq].for_human;
+        let in_doubt = self.definition.steps[seq].kind == StepKind::Pivot && self.saga.steps[seq].status == StepStatus::Unknown;
+        if self.saga.steps[seq].task.is_none() && !is_human && !in_doubt {
+            self.open_task(seq, TaskKind::StepFailed);
+        }
+    }
+
+    /// Opens a task about a step that failed.
+    pub(super) fn open_task(&mut self, seq: usize, kind: TaskKind) {
+        let definition = self.definition;
+        let defined = &definition.steps[seq];
+        let step = &mut self.saga.steps[seq];
+        if step.task == Some(kind) {
+            return;
+        }
+        if let Some(kind) = step.task.replace(kind) {
+            self.result.tasks.push(TaskChange::Withdraw { seq, kind });
+        }
+        let error = step.error.as_deref().unwrap_or("no reason given");
+        let reason = match kind {
+            TaskKind::CompFailed => format!("the undo of {} failed for good: {error} (attempt {})", defined.name, step.undo_attempts),
+            TaskKind::PivotUnknown => format!("nobody knows whether {} was done, and nothing can be undone if it was: {error}", defined.name),
+            TaskKind::LateEffect => format!("{} reported success after it had been given up", defined.name),
+            _ => format!("{} failed: {error} (attempt {} of {})", defined.name, step.attempts, defined.retry.attempts.max(step.attempts)),
+        };
+        let task = NewTask {
+            kind,
+            seq,
+            queue: definition.hitl.queue.clone(),
+            reason,
+            prompt: None,
+            form: None,
+            assignee: None,
+            four_eyes: false,
+            due_at: None,
+        };
+        self.result.tasks.push(TaskChange::Open(Box::new(task)));
+        self.changed(seq);
+    }
+
+    /// The open task of a step is void.
+    pub(super) fn withdraw(&mut self, seq: usize) {
+        if let Some(kind) = self.saga.steps[seq].task.take() {
+            self.result.tasks.push(TaskChange::Withdraw { seq, kind });
+            self.changed(seq);
+        }
+    }
+
+    /// Whether a step that did not succeed lets the saga go on.
+    pub(super) fn is_let_be(&self, seq: usize) -> bool {
+        let defined = &self.definition.steps[seq];
+        defined.on_exhausted == OnExhausted::Continue && defined.kind != StepKind::Pivot && !self.saga.steps[seq].for_human
+    }
+}
