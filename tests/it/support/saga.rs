@@ -24,7 +24,11 @@ pub(crate) async fn publish(client: &Client, kind: &str, data: Value) -> Uuid {
 /// The saga that an event started, once it is in one of these states.
 pub(crate) async fn saga_in(client: &Client, event: Uuid, states: &[&str], limit: Duration) -> SagaView {
     let states: Vec<String> = states.iter().map(|state| (*state).to_owned()).collect();
-    until(&format!("saga of event {event} in {states:?}"), limit, async || {
+    let deadline = std::time::Instant::now() + limit;
+    until(&format!("saga of event {event} in {states:?}"), limit + Duration::from_secs(1), async || {
+        if std::time::Instant::now() > deadline {
+            panic!("saga of event {event} not in {states:?} within {limit:?}: {}", story(client, event).await);
+        }
         let row = client
             .query_opt("select id, state, clean, reason from syncor.sagas where event_id = $1 and state = any($2)", &[&event, &states])
             .await
@@ -32,6 +36,15 @@ pub(crate) async fn saga_in(client: &Client, event: Uuid, states: &[&str], limit
         Some(SagaView { id: row.get(0), state: row.get(1), clean: row.get(2), reason: row.get(3) })
     })
     .await
+}
+
+/// All that the tables know about the sagas of an event, for a test that fails.
+async fn story(client: &Client, event: Uuid) -> String {
+    let sql = "select coalesce(string_agg(format('%s %s owner=%s due=%s: %s%s', s.id, s.state, r.owner, r.next_due, syncor.why(s.id),
+                 (select string_agg(format(E'\n  %s %s/%s attempts=%s due=%s wait=%s %s', t.name, t.status, t.compensation, t.attempts, t.due_at, t.wait, t.error), '' order by t.seq)
+                    from syncor.step t where t.saga_id = s.id)), E'\n'), syncor.why($1))
+                 from syncor.sagas s join syncor.saga r on r.id = s.id where s.event_id = $1";
+    client.query_one(sql, &[&event]).await.map_or_else(|error| error.to_string(), |row| row.get(0))
 }
 
 pub(crate) async fn ended(client: &Client, event: Uuid) -> SagaView {
