@@ -57,8 +57,13 @@ async fn a_hundred_sagas_on_one_object_take_turns_in_order_though_a_worker_dies(
     let overlapping = ordered.windows(2).filter(|pair| pair[0].1.1 > pair[1].1.0).count();
     assert_eq!(overlapping, 0, "two sagas worked on the object at once");
     let granted: Vec<Uuid> = ordered.iter().map(|(id, _)| **id).collect();
-    let asked: Vec<Uuid> = client.query("select saga_id from (select s.id as saga_id, e.pos from syncor.saga s join syncor.events e on e.id = s.event_id) x order by pos", &[])
-        .await.unwrap().iter().map(|row| row.get(0)).collect();
+    let asked: Vec<Uuid> = client
+        .query("select saga_id from (select s.id as saga_id, e.pos from syncor.saga s join syncor.events e on e.id = s.event_id) x order by pos", &[])
+        .await
+        .unwrap()
+        .iter()
+        .map(|row| row.get(0))
+        .collect();
     assert_eq!(granted, asked, "first come, first served");
     assert_eq!(count(&client, "select count(*) from syncor.lock_ticket").await, 0, "no lock is left behind");
 }

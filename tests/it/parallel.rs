@@ -10,7 +10,9 @@ use crate::support::worker::{Worker, deploy};
 use crate::support::{db, until};
 
 fn group(count: usize, head: &str) -> String {
-    let mut text = format!("retry: {{attempts: 1}}\nsteps:\n  - {{name: first, call: \"svc:/first\", compensate: \"svc:/undo-first\"}}\n  - parallel: true\n{head}    steps:\n");
+    let mut text = format!(
+        "retry: {{attempts: 1}}\nsteps:\n  - {{name: first, call: \"svc:/first\", compensate: \"svc:/undo-first\"}}\n  - parallel: true\n{head}    steps:\n"
+    );
     for i in 1..=count {
         text.push_str(&format!("      - {{name: b{i}, call: \"svc:/b{i}\", compensate: \"svc:/undo-b{i}\"}}\n"));
     }

@@ -67,9 +67,8 @@ pub(crate) async fn waits_for(client: &Client, event: Uuid, what: &str) -> Uuid 
         if std::time::Instant::now() > deadline {
             panic!("saga of event {event} does not wait for {what}: {}", story(client, event).await);
         }
-        let row =
-            client.query_opt("select id from syncor.sagas where event_id = $1 and parent_id is null and waiting_for = $2 limit 1", &[&event, &what]);
-        row.await.unwrap().map(|row| row.get(0))
+        let sql = "select id from syncor.sagas where event_id = $1 and parent_id is null and waiting_for = $2 limit 1";
+        client.query_opt(sql, &[&event, &what]).await.unwrap().map(|row| row.get(0))
     })
     .await
 }

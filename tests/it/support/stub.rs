@@ -162,7 +162,8 @@ async fn reply(stream: &mut TcpStream, answer: Answer) -> bool {
             return Box::pin(reply(stream, *answer)).await;
         }
         Answer::Held(gate, answer) => {
-            let _test_is_over = gate.0.subscribe().wait_for(|open| *open).await;
+            let mut open = gate.0.subscribe();
+            let _test_is_over = open.wait_for(|open| *open).await.is_err();
             return Box::pin(reply(stream, *answer)).await;
         }
         Answer::Json(status, body) => (status, "Content-Type: application/json\r\n".to_owned(), body.to_string().into_bytes()),
