@@ -306,7 +306,8 @@ pub enum StepStatus {
 }
 
 impl StepStatus {
-    const ALL: [Self; 9] =
+    /// Every status.
+    pub const ALL: [Self; 9] =
         [Self::Pending, Self::Running, Self::Waiting, Self::Backoff, Self::Succeeded, Self::Failed, Self::Unknown, Self::Skipped, Self::Cancelled];
 
     /// The word used in SQL and JSON.
@@ -357,7 +358,8 @@ pub enum Compensation {
 }
 
 impl Compensation {
-    const ALL: [Self; 9] = [
+    /// Every word.
+    pub const ALL: [Self; 9] = [
         Self::None,
         Self::Pending,
         Self::Compensating,

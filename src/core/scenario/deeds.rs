@@ -1,0 +1,111 @@
+//! What people, operators and events do in a scenario, at times of their own.
+
+use uuid::Uuid;
+
+use super::record::{Command, TaskStatus};
+use super::world::World;
+use super::{Deed, Doing};
+use crate::core::definition::Work;
+use crate::core::human::{Decided, Decision, TaskKind};
+use crate::core::machine::Input;
+use crate::core::order::Answer;
+use crate::core::payload::Payload;
+
+impl World<'_> {
+    /// Does one deed. What became of an order or decision is recorded.
+    pub(super) fn do_deed(&mut self, index: usize) {
+        let Deed { what, .. } = &self.scenario.deeds[index];
+        let answer = match what {
+            Doing::Event(event) => {
+                self.arrive(event);
+                return;
+            }
+            Doing::LockGranted => {
+                self.tell("saga", "holds its locks");
+                self.apply(Input::Locked);
+                return;
+            }
+            Doing::WorkerDies => {
+                self.tell("worker", "dies; another one takes the saga over");
+                self.apply(Input::TakenOver);
+                return;
+            }
+            Doing::Park(service) => {
+                self.tell(service, "is parked");
+                self.parked.insert(service.clone());
+                return;
+            }
+            Doing::Unpark(service) => {
+                self.tell(service, "takes calls again");
+                self.parked.remove(service);
+                self.apply(Input::Reopened(service.clone()));
+                return;
+            }
+            Doing::Order { order, reason } => {
+                self.tell("operator", format!("{}: {reason}", order.as_str()));
+                self.apply(Input::Ordered { order: *order, reason: reason.clone() })
+            }
+            Doing::Decide { seq, kind, decision, by, note, output } => self.decide(*seq, *kind, *decision, by, note, output.as_ref()),
+        };
+        let refused = match answer {
+            Some(Answer::Applied(_)) | None => None,
+            Some(Answer::Refused(why)) => {
+                self.tell("", format!("refused: {why}"));
+                Some(why)
+            }
+            Some(Answer::Deferred) => {
+                self.defer(index);
+                return;
+            }
+        };
+        self.record.commands.push(Command { deed: index, refused });
+    }
+
+    fn decide(&mut self, seq: usize, kind: Option<TaskKind>, decision: Decision, by: &str, note: &str, output: Option<&Payload>) -> Option<Answer> {
+        let name = &self.definition.steps[seq].name;
+        self.tell(name, format!("{by} decides: {}", decision.as_str()));
+        let fits = |open: TaskKind| kind.is_none_or(|kind| kind == open) && open.decisions().contains(&decision);
+        let Some(index) = self.open_task(seq, fits) else {
+            return Some(Answer::Refused(self.why_no_task(seq, decision)));
+        };
+        let task = &self.record.tasks[index].task;
+        let kind = task.kind;
+        if task.four_eyes && self.scenario.event.source == by {
+            return Some(Answer::Refused(format!("whoever published the event may not decide: {by} did")));
+        }
+        let seen = matches!(kind, TaskKind::LateEffect | TaskKind::ConsecutiveFailures)
+            || self.record.saga.state.is_terminal() && decision == Decision::Compensate;
+        let answer = if seen {
+            Answer::Applied("seen".to_owned())
+        } else {
+            let decided =
+                Decided { task: Uuid::nil(), kind, seq: Some(seq), decision, by: by.to_owned(), note: note.to_owned(), output: output.cloned() };
+            self.record.tasks[index].status = TaskStatus::Decided;
+            self.apply(Input::Decided(decided)).unwrap_or(Answer::Applied(String::new()))
+        };
+        let task = &mut self.record.tasks[index];
+        if matches!(answer, Answer::Applied(_)) {
+            (task.status, task.decided) = (TaskStatus::Decided, Some((by.to_owned(), decision.as_str())));
+        } else {
+            task.status = TaskStatus::Open;
+        }
+        Some(answer)
+    }
+
+    fn why_no_task(&self, seq: usize, decision: Decision) -> String {
+        let name = &self.definition.steps[seq].name;
+        let Some(task) = self.record.tasks.iter().rev().find(|task| task.task.seq == seq) else {
+            let hint = if matches!(self.definition.steps[seq].work, Work::Human(_)) { " yet" } else { "" };
+            return format!("{name} has asked nobody{hint}");
+        };
+        let kind = task.task.kind;
+        match (task.status, &task.decided) {
+            (TaskStatus::Open, _) => {
+                let words: Vec<_> = kind.decisions().iter().map(|decision| decision.as_str()).collect();
+                format!("a task of kind {} takes {}, not {}", kind.as_str(), words.join(", "), decision.as_str())
+            }
+            (_, Some((by, _))) => format!("the task of {name} is decided already, by {by}"),
+            _ => format!("the task of {name} is withdrawn"),
+        }
+    }
+}
