@@ -14,7 +14,8 @@ pub enum Kind {
 }
 
 /// What people read; the ledger is the only table among the views.
-pub const RELATIONS: [&str; 9] = ["events", "sagas", "steps", "attempts", "commands", "definitions", "services", "workers", "signing_keys"];
+pub const RELATIONS: [&str; 10] =
+    ["events", "sagas", "steps", "attempts", "commands", "human_tasks", "definitions", "services", "workers", "signing_keys"];
 
 const EMIT: &str = "syncor.emit(text, jsonb, text, text, text, text, text)";
 

@@ -265,10 +265,8 @@ impl Turn<'_> {
             }
             Decision::Done => {
                 let message = Some(format!("done, says {}", decided.by));
-                self.succeeded(seq, Outcome { message, ..Outcome::success(None) });
-                self.saga.steps[seq].context.clone_from(&decided.output);
-                let step = &mut self.saga.steps[seq];
-                (step.due_at, step.wait_until, step.wait, step.for_human) = (None, None, None, false);
+                self.note(seq, Outcome { message, ..Outcome::success(decided.output.clone()) });
+                self.saga.steps[seq].for_human = false;
                 self.go_on_running();
                 applied("counts as done")
             }

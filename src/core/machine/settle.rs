@@ -39,6 +39,22 @@ impl Turn<'_> {
         }
     }
 
+    /// A success that no call brought: what a person says was done.
+    pub(super) fn note(&mut self, seq: usize, outcome: Outcome) {
+        self.append(seq, outcome.clone());
+        let step = &mut self.saga.steps[seq];
+        (step.due_at, step.wait_until, step.wait) = (None, None, None);
+        self.succeeded(seq, outcome);
+    }
+
+    /// Keeps in the ledger, as an attempt of its own, what was said of a step when no attempt was under way.
+    pub(super) fn append(&mut self, seq: usize, outcome: Outcome) {
+        let step = &mut self.saga.steps[seq];
+        step.attempts += 1;
+        self.result.attempts.push(Attempt { seq, action: Action::Do, number: step.attempts, fence: 0, started_at: self.now, outcome });
+        self.changed(seq);
+    }
+
     /// Nothing was sent: the attempt did not take place.
     fn park(&mut self, seq: usize, action: Action, outcome: &Outcome) {
         let now = self.now;

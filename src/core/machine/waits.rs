@@ -167,8 +167,8 @@ impl Turn<'_> {
         let step = &mut self.saga.steps[seq];
         match (step.status, step.compensation) {
             (StepStatus::Unknown, Compensation::None | Compensation::Pending) => {
-                step.context = outcome.context.or(outcome.output);
-                self.changed(seq);
+                (step.output, step.context) = (outcome.output.clone(), outcome.context.clone());
+                self.append(seq, outcome);
                 true
             }
             (StepStatus::Failed | StepStatus::Unknown | StepStatus::Skipped | StepStatus::Cancelled, _) if step.task.is_none() => {
