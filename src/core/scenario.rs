@@ -174,6 +174,8 @@ pub enum Doing {
     Order {
         /// What.
         order: Order,
+        /// Who.
+        by: String,
         /// Why.
         reason: String,
     },

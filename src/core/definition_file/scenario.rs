@@ -236,7 +236,7 @@ fn deed(reader: &mut Reader<'_>, node: &Node, definition: &Definition) -> Option
 fn only_its_own(reader: &mut Reader<'_>, entries: &[(tree::Key, Node)], doing: &str) {
     let own: &[&str] = match doing {
         "decide" => &["step", "kind", "by", "note", "output", "refused"],
-        "order" => &["step", "reason", "refused"],
+        "order" => &["step", "by", "reason", "refused"],
         _ => &[],
     };
     for (key, _) in entries {
@@ -256,8 +256,8 @@ fn doing(reader: &mut Reader<'_>, node: &Node, key: &str, value: &Node, definiti
             let kind = reader.required(value, "type", EVENT.of).and_then(|kind| reader.name(kind, "type"))?;
             let data = reader.given(value, "data").map_or_else(|| json!({}), value_of);
             let event = Event { topic: "default".to_owned(), ..trigger_of(definition, Some(kind), data)? };
-            if !definition.awaited().any(|awaited| awaited == kind) {
-                let known: Vec<_> = definition.awaited().collect();
+            let known: Vec<_> = definition.awaited().map(|(awaited, _)| awaited).collect();
+            if !known.contains(&kind) {
                 let help = nearest(kind, known.iter().copied()).map(|near| format!("did you mean `{near}`?"));
                 let place = value.get("type").map_or(value.place, |kind| kind.place);
                 reader.error(place, format!("{} waits for no event of type `{kind}`", definition.id), help.as_deref());
@@ -286,7 +286,8 @@ fn doing(reader: &mut Reader<'_>, node: &Node, key: &str, value: &Node, definiti
             let orders = [Order::Cancel, Order::Pause, Order::Resume, Order::Abort, Order::Retry(seq), Order::Skip(seq)];
             let order = reader.word(value, "order", &orders.map(|order| (order.as_str(), order)));
             let reason = reader.given(node, "reason").and_then(|reason| reader.text(reason, "reason")).unwrap_or("a scenario").to_owned();
-            Some(Doing::Order { order: order?, reason })
+            let by = reader.given(node, "by").and_then(|by| reader.name(by, "by")).unwrap_or(SOMEBODY).to_owned();
+            Some(Doing::Order { order: order?, by, reason })
         }
         "lock" => reader.word(value, "lock", &[("granted", ())]).map(|()| Doing::LockGranted),
         "worker" => reader.word(value, "worker", &[("dies", ())]).map(|()| Doing::WorkerDies),

@@ -54,7 +54,7 @@ impl World<'_> {
     fn answer_call(&mut self, seq: usize, action: Action, attempt: u32, timeout: Duration, delay: Duration, what: What) {
         if delay >= timeout || matches!(what, What::Silence) {
             let reply = if self.is_function(seq, action) {
-                Reply::RolledBack(ending::function_timed_out(timeout))
+                Reply::RolledBack(format!("{TIMED_OUT}: the function took longer than {} ms", timeout.as_millis()))
             } else {
                 Reply::Broken(format!("{TIMED_OUT}: no whole reply within {} ms", timeout.as_millis()))
             };

@@ -1,64 +1,68 @@
 //! What people, operators and events do in a scenario, at times of their own.
 
+use serde_json::json;
 use uuid::Uuid;
 
 use super::record::{Command, TaskStatus};
-use super::world::World;
+use super::world::{Coming, World};
 use super::{Deed, Doing};
 use crate::core::definition::Work;
+use crate::core::failure;
 use crate::core::human::{Decided, Decision, TaskKind};
 use crate::core::machine::Input;
-use crate::core::order::Answer;
+use crate::core::order::{Answer, Order};
 use crate::core::payload::Payload;
+use crate::core::reply::line;
 
 impl World<'_> {
     /// Does one deed. What became of an order or decision is recorded.
     pub(super) fn do_deed(&mut self, index: usize) {
         let Deed { what, .. } = &self.scenario.deeds[index];
-        let answer = match what {
-            Doing::Event(event) => {
-                self.arrive(event);
-                return;
-            }
+        match what {
+            Doing::Event(event) => self.arrive(event),
             Doing::LockGranted => {
                 self.tell("saga", "holds its locks");
                 self.apply(Input::Locked);
-                return;
             }
             Doing::WorkerDies => {
                 self.tell("worker", "dies; another one takes the saga over");
                 self.apply(Input::TakenOver);
-                return;
             }
             Doing::Park(service) => {
                 self.tell(service, "is parked");
                 self.parked.insert(service.clone());
-                return;
             }
             Doing::Unpark(service) => {
                 self.tell(service, "takes calls again");
                 self.parked.remove(service);
                 self.apply(Input::Reopened(service.clone()));
-                return;
             }
-            Doing::Order { order, reason } => {
-                self.tell("operator", format!("{}: {reason}", order.as_str()));
-                self.apply(Input::Ordered { order: *order, reason: reason.clone() })
+            Doing::Order { order, by, reason } => {
+                let reason = line(&failure::ordered(*order, by, reason));
+                self.tell("operator", reason.clone());
+                self.order(Some(index), *order, reason);
             }
-            Doing::Decide { seq, kind, decision, by, note, output } => self.decide(*seq, *kind, *decision, by, note, output.as_ref()),
-        };
-        let refused = match answer {
-            Some(Answer::Applied(_)) | None => None,
-            Some(Answer::Refused(why)) => {
-                self.tell("", format!("refused: {why}"));
-                Some(why)
+            Doing::Decide { seq, kind, decision, by, note, output } => {
+                let answer = self.decide(*seq, *kind, *decision, by, note, output.as_ref());
+                self.answered(Some(index), answer);
             }
-            Some(Answer::Deferred) => {
-                self.defer(index);
-                return;
-            }
-        };
-        self.record.commands.push(Command { deed: index, refused });
+        }
+    }
+
+    /// Gives an order; one that is deferred is given again when something has changed.
+    pub(super) fn order(&mut self, deed: Option<usize>, order: Order, reason: String) {
+        match self.apply(Input::Ordered { order, reason: reason.clone() }) {
+            Some(Answer::Deferred) => self.defer(Coming::Order { deed, order, reason }),
+            answer => self.answered(deed, answer),
+        }
+    }
+
+    fn answered(&mut self, deed: Option<usize>, answer: Option<Answer>) {
+        let refused = if let Some(Answer::Refused(why)) = answer { Some(why) } else { None };
+        if let Some(why) = &refused {
+            self.tell("", format!("refused: {why}"));
+        }
+        self.record.commands.extend(deed.map(|deed| Command { deed, refused }));
     }
 
     fn decide(&mut self, seq: usize, kind: Option<TaskKind>, decision: Decision, by: &str, note: &str, output: Option<&Payload>) -> Option<Answer> {
@@ -86,6 +90,8 @@ impl World<'_> {
         let task = &mut self.record.tasks[index];
         if matches!(answer, Answer::Applied(_)) {
             (task.status, task.decided) = (TaskStatus::Decided, Some((by.to_owned(), decision.as_str())));
+            let told = json!({"kind": kind.as_str(), "decision": decision.as_str(), "by": by, "note": note});
+            self.publish_task("human.task.decided", seq, note, &told);
         } else {
             task.status = TaskStatus::Open;
         }

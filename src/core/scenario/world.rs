@@ -19,10 +19,11 @@ use crate::core::event::Event;
 use crate::core::expression::Scope;
 use crate::core::human::TaskKind;
 use crate::core::machine::{self, Advance, Emission, Input, TaskChange};
-use crate::core::matching::{Catalog, Deployed, Verdict};
+use crate::core::matching::{Catalog, Deployed, Verdict, wait_key};
 use crate::core::order::{Answer, Order};
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::reply::CallbackEnd;
+use crate::core::request::{scope, steps_scope};
 use crate::core::saga::{Compensation, Locks, Saga, SagaState, Wait};
 use crate::core::time::Timestamp;
 use crate::core::{emission, ending, reply, request};
@@ -37,27 +38,27 @@ pub(super) const FOR_EVER: Duration = Duration::from_secs(50 * 365 * 24 * 3600);
 /// Plays a scenario to its end: until nothing is to come and nothing is due.
 #[must_use]
 pub fn run(deployed: &Arc<Deployed>, scenario: &Scenario) -> Record {
-    let mut world = World::new(&deployed.definition, scenario);
-    match ask(deployed, &scenario.event) {
-        Verdict::Start(_) => {
-            if world.take_locks() {
-                world.play();
-            }
+    let catalog = Catalog::new(0, vec![Arc::clone(deployed)], &[]);
+    // The router asks in the same way.
+    let verdict = catalog.ask(&scenario.event).next().map(|(_, verdict)| verdict);
+    let mut world = World::new(&deployed.definition, &catalog, scenario);
+    match verdict {
+        Some(Verdict::Start(_, keys)) => {
+            world.record.saga.locks = match keys {
+                None => Locks::None,
+                Some(_) if scenario.lock_busy => Locks::Queued,
+                Some(_) => Locks::Held,
+            };
+            world.play();
         }
-        Verdict::Reject(reason) => world.reject(reason),
-        Verdict::Pass(reason) | Verdict::Error(reason) => world.record.why_not = Some(reason),
+        Some(Verdict::Reject(reason)) => world.reject(reason),
+        Some(Verdict::Pass(reason) | Verdict::Error(reason)) => world.record.why_not = Some(reason),
+        None => {
+            let Definition { id, trigger, .. } = &deployed.definition;
+            world.record.why_not = Some(format!("{id} is started by {}, not by {}", trigger.join(" or "), scenario.event.kind));
+        }
     }
     world.finish()
-}
-
-/// What the definition says to the event, as the router asks it.
-fn ask(deployed: &Arc<Deployed>, event: &Event) -> Verdict {
-    let catalog = Catalog::new(0, [Arc::clone(deployed)]);
-    let answer = catalog.ask(event).next().map(|(_, verdict)| verdict);
-    answer.unwrap_or_else(|| {
-        let Definition { id, trigger, .. } = &deployed.definition;
-        Verdict::Pass(format!("{id} is started by {}, not by {}", trigger.join(" or "), event.kind))
-    })
 }
 
 /// What is to come.
@@ -75,11 +76,23 @@ pub(super) enum Coming {
     Heartbeat { seq: usize, every: Duration, until: Timestamp },
     /// One of the scenario's deeds.
     Deed(usize),
+    /// An order: a deed's, or an event's.
+    Order { deed: Option<usize>, order: Order, reason: String },
+}
+
+/// An event that arrived.
+struct Arrived {
+    event: Event,
+    /// What it is found by.
+    keys: Vec<String>,
+    /// Steps that took it.
+    taken: HashSet<usize>,
 }
 
 /// The state of a scenario that is being played.
 pub(super) struct World<'a> {
     pub(super) definition: &'a Definition,
+    catalog: &'a Catalog,
     pub(super) scenario: &'a Scenario,
     pub(super) record: Record,
     pub(super) now: Timestamp,
@@ -90,18 +103,18 @@ pub(super) struct World<'a> {
     pub(super) answered: HashMap<(usize, Action), usize>,
     /// Undos by event that were asked for, by their attempt.
     acknowledging: HashMap<usize, u32>,
-    /// The values that waiting steps look for.
-    waits: HashMap<usize, Option<Value>>,
-    /// Events that arrived, and the steps that took them.
-    arrived: Vec<(Event, HashSet<usize>)>,
+    /// What waiting steps look for.
+    waits: HashMap<usize, String>,
+    /// Events that arrived.
+    arrived: Vec<Arrived>,
     /// Services that take no calls.
     pub(super) parked: HashSet<String>,
-    /// Orders to be asked again after each change.
-    deferred: Vec<usize>,
+    /// Orders to be given again after each change.
+    deferred: Vec<Coming>,
 }
 
 impl<'a> World<'a> {
-    fn new(definition: &'a Definition, scenario: &'a Scenario) -> Self {
+    fn new(definition: &'a Definition, catalog: &'a Catalog, scenario: &'a Scenario) -> Self {
         let saga = Saga::new(Uuid::from_u128(0x0000_0000_0000_7000_8000_0000_0000_0001), definition.steps.len());
         let record = Record {
             why_not: None,
@@ -117,6 +130,7 @@ impl<'a> World<'a> {
         };
         Self {
             definition,
+            catalog,
             scenario,
             record,
             now: scenario.event.created_at,
@@ -130,18 +144,6 @@ impl<'a> World<'a> {
             parked: HashSet::new(),
             deferred: Vec::new(),
         }
-    }
-
-    /// Asks for the locks; false where the saga is refused for it.
-    fn take_locks(&mut self) -> bool {
-        let Some(lock) = &self.definition.lock else { return true };
-        let scope = Scope::of_event(&self.scenario.event);
-        if let Some(error) = lock.keys.iter().find_map(|key| key.text(&scope).err()) {
-            self.reject(format!("the lock key of {} cannot be evaluated: {error}", self.definition.id));
-            return false;
-        }
-        self.record.saga.locks = if self.scenario.lock_busy { Locks::Queued } else { Locks::Held };
-        true
     }
 
     fn reject(&mut self, reason: String) {
@@ -215,6 +217,7 @@ impl<'a> World<'a> {
                 }
             }
             Coming::Deed(index) => self.do_deed(index),
+            Coming::Order { deed, order, reason } => self.order(deed, order, reason),
         }
     }
 
@@ -236,8 +239,8 @@ impl<'a> World<'a> {
         }
         self.follow(advance);
         if changed {
-            for index in std::mem::take(&mut self.deferred) {
-                self.plan(self.now, Coming::Deed(index));
+            for order in std::mem::take(&mut self.deferred) {
+                self.plan(self.now, order);
             }
         }
         answer
@@ -321,9 +324,18 @@ impl<'a> World<'a> {
         self.record.published.push(Published { kind, topic, data: serde_json::from_str(&data).unwrap_or(Value::Null) });
     }
 
+    /// What people are told of a task goes into the ledger as well.
+    pub(super) fn publish_task(&mut self, kind: &str, seq: usize, reason: &str, task: &Value) {
+        let step = json!({"name": self.definition.steps[seq].name, "context": null});
+        let data = json!({"sagaId": self.record.saga.id, "definition": self.definition.id, "reason": reason, "step": step, "task": task});
+        self.record.published.push(Published { kind: kind.to_owned(), topic: None, data });
+    }
+
     fn change_task(&mut self, change: TaskChange) {
         match change {
             TaskChange::Open(task) => {
+                let told = json!({"kind": task.kind.as_str(), "queue": task.queue, "prompt": task.prompt, "assignee": task.assignee});
+                self.publish_task("human.task.opened", task.seq, &task.reason, &told);
                 let asks = task.prompt.as_deref().unwrap_or(&task.reason);
                 let line = format!("opens a human task: {} ({asks})", task.kind.as_str());
                 self.tell(&self.definition.steps[task.seq].name, line);
@@ -343,9 +355,9 @@ impl<'a> World<'a> {
         self.record.tasks.iter().rposition(|task| task.status == TaskStatus::Open && task.task.seq == seq && fits(task.task.kind))
     }
 
-    /// Orders that are deferred are given again after the next change.
-    pub(super) fn defer(&mut self, deed: usize) {
-        self.deferred.push(deed);
+    /// An order that is deferred is given again after the next change.
+    pub(super) fn defer(&mut self, order: Coming) {
+        self.deferred.push(order);
     }
 
     /// Steps that begin to wait for an event look back to the one that started the saga.
@@ -355,14 +367,17 @@ impl<'a> World<'a> {
             if self.record.saga.steps[seq].waits_for() != Some(Wait::Event) {
                 self.waits.remove(&seq);
             } else if !self.waits.contains_key(&seq) {
-                match ending::awaited(self.definition, &self.record.saga, &self.scenario.event, wait.matching.as_ref()) {
-                    Ok(value) => {
-                        self.waits.insert(seq, value);
+                let views = steps_scope(self.definition, &self.record.saga);
+                let scope = scope(self.definition, &self.record.saga, &self.scenario.event, &views);
+                let key = wait_key(wait.matching.as_ref(), &scope);
+                match key {
+                    Ok(key) => {
+                        self.waits.insert(seq, key);
                         (0..self.arrived.len()).any(|index| self.offer(seq, index));
                     }
                     Err(error) => {
-                        self.waits.insert(seq, None);
-                        self.plan_end(seq, ending::of_broken_match(&error));
+                        self.waits.insert(seq, String::new());
+                        self.plan_end(seq, ending::of_broken_match(&error.to_string()));
                     }
                 }
             }
@@ -376,40 +391,40 @@ impl<'a> World<'a> {
     /// Offers an event that has arrived to a waiting step; true if it was taken.
     fn offer(&mut self, seq: usize, index: usize) -> bool {
         let Work::Wait(wait) = &self.definition.steps[seq].work else { return false };
-        let Some(value) = self.waits.get(&seq) else { return false };
-        let (arriving, taken) = &self.arrived[index];
-        if arriving.kind != wait.event || taken.contains(&seq) {
+        let (Some(key), arrived) = (self.waits.get(&seq), &mut self.arrived[index]) else { return false };
+        if arrived.event.kind != wait.event || arrived.taken.contains(&seq) || !key.is_empty() && !arrived.keys.contains(key) {
             return false;
         }
         let matching = wait.matching.as_ref();
-        let outcome = match ending::matches(self.definition, &self.record.saga, &self.scenario.event, arriving, matching, value.as_ref()) {
-            Ok(false) => return false,
-            Ok(true) => ending::of_event(arriving),
-            Err(error) => ending::of_broken_match(&error),
-        };
-        self.arrived[index].1.insert(seq);
+        let outcome = ending::of_event(self.definition, &self.record.saga, &self.scenario.event, matching, &arrived.event);
+        let Some(outcome) = outcome else { return false };
+        arrived.taken.insert(seq);
         self.plan_end(seq, outcome);
         true
     }
 
     /// An event arrives: whoever waits for it takes it, and it may cancel the saga.
     pub(super) fn arrive(&mut self, event: &Event) {
-        let mut event = event.clone();
-        event.created_at = self.now;
+        let event = Event { created_at: self.now, ..event.clone() };
         self.tell("event", format!("{} arrives", event.kind));
-        for cancel in self.definition.cancel_on.iter().filter(|cancel| cancel.event == event.kind) {
-            let (saga, trigger, matching) = (&self.record.saga, &self.scenario.event, cancel.matching.as_ref());
-            let value = ending::awaited(self.definition, saga, trigger, matching);
-            let fits = value.and_then(|value| ending::matches(self.definition, saga, trigger, &event, matching, value.as_ref()));
-            if fits == Ok(true) {
-                self.apply(Input::Ordered { order: Order::Cancel, reason: format!("cancelled by the event {}", event.kind) });
-                break;
-            }
+        let keys = self.catalog.keys_of(&event).unwrap_or_default();
+        if self.cancels(&event, &keys) {
+            self.order(None, Order::Cancel, format!("cancelled by the event {} {}", event.kind, event.id));
         }
-        self.arrived.push((event, HashSet::new()));
+        self.arrived.push(Arrived { event, keys, taken: HashSet::new() });
         for seq in 0..self.definition.steps.len() {
             self.offer(seq, self.arrived.len() - 1);
         }
+    }
+
+    /// Whether `cancelOn` means this event. What cannot be evaluated cancels nothing.
+    fn cancels(&self, event: &Event, keys: &[String]) -> bool {
+        let scope = Scope::of_event(&self.scenario.event);
+        self.definition.cancel_on.iter().filter(|cancel| cancel.event == event.kind).any(|cancel| {
+            let matching = cancel.matching.as_ref();
+            let found = wait_key(matching, &scope).is_ok_and(|key| key.is_empty() || keys.contains(&key));
+            found && ending::fits(self.definition, &self.record.saga, &self.scenario.event, matching, event).unwrap_or(false)
+        })
     }
 
     fn finish(mut self) -> Record {
