@@ -18,6 +18,8 @@ use tree::{Kind, Node, Place};
 mod call;
 mod canonical;
 mod cel;
+mod flow;
+mod order;
 mod page;
 mod problem;
 mod reader;
@@ -28,6 +30,7 @@ mod schema;
 mod services;
 mod step;
 mod tree;
+mod work;
 
 /// The largest file, bytes.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;

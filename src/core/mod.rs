@@ -11,6 +11,7 @@ pub mod ending;
 pub mod event;
 pub mod expression;
 pub mod failure;
+pub mod form;
 pub mod human;
 pub mod machine;
 pub mod matching;
