@@ -258,3 +258,6 @@ pub fn call_name(definition: &Definition, seq: usize, action: Action) -> String 
         Action::Undo | Action::Verify => format!("{name}.{}", action.as_str()),
     }
 }
+
+#[cfg(test)]
+mod tests;

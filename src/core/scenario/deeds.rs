@@ -8,6 +8,7 @@ use super::world::{Coming, World};
 use super::{Deed, Doing};
 use crate::core::definition::Work;
 use crate::core::failure;
+use crate::core::form;
 use crate::core::human::{Decided, Decision, TaskKind};
 use crate::core::machine::Input;
 use crate::core::order::{Answer, Order};
@@ -76,6 +77,10 @@ impl World<'_> {
         let kind = task.kind;
         if task.four_eyes && self.scenario.event.source == by {
             return Some(Answer::Refused(format!("whoever published the event may not decide: {by} did")));
+        }
+        let form = task.form.as_ref().filter(|_| decision == Decision::Approve);
+        if let Some(Err(findings)) = form.map(|form| form::validate(form, output.map(Payload::value))) {
+            return Some(Answer::Refused(format!("the form is not filled in as it asks: {}", findings.join("; "))));
         }
         let seen = matches!(kind, TaskKind::LateEffect | TaskKind::ConsecutiveFailures)
             || self.record.saga.state.is_terminal() && decision == Decision::Compensate;

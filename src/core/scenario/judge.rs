@@ -29,7 +29,7 @@ impl fmt::Display for Difference {
     }
 }
 
-/// Compares what happened with what was expected, in the order of the keys in the documentation.
+/// Compares what happened with what was expected, in the order of the file.
 #[must_use]
 pub fn judge(definition: &Definition, scenario: &Scenario, record: &Record) -> Vec<Difference> {
     let mut judge = Judge { definition, record, differences: Vec::new() };
@@ -44,6 +44,7 @@ pub fn judge(definition: &Definition, scenario: &Scenario, record: &Record) -> V
         judge.steps(expect);
         judge.commands(scenario);
     }
+    judge.differences.sort_by_key(|difference| difference.line);
     judge.differences
 }
 
@@ -196,10 +197,10 @@ impl Judge<'_> {
         for (index, deed) in scenario.deeds.iter().enumerate() {
             let Some(command) = self.record.commands.iter().find(|command| command.deed == index) else { continue };
             match (&deed.refused, &command.refused) {
-                (None, Some(why)) => self.unlike(deed.line, "at", "it to be applied", format_args!("refused: {why}")),
-                (Some(expected), None) => self.unlike(deed.line, "at", format_args!("it to be refused: {expected}"), "it was applied"),
+                (None, Some(why)) => self.unlike(deed.line, "at", "to be applied", format_args!("refused: {why}")),
+                (Some(expected), None) => self.unlike(deed.line, "at", format_args!("to be refused: {expected}"), "applied"),
                 (Some(expected), Some(why)) if !why.contains(expected.as_str()) => {
-                    self.unlike(deed.line, "at", format_args!("it to be refused: … {expected} …"), format_args!("refused: {why}"));
+                    self.unlike(deed.line, "at", format_args!("to be refused: … {expected} …"), format_args!("refused: {why}"));
                 }
                 _ => {}
             }

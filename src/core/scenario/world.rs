@@ -17,14 +17,14 @@ use crate::core::call::{Reply, Sending};
 use crate::core::definition::{Definition, Work};
 use crate::core::event::Event;
 use crate::core::expression::Scope;
-use crate::core::human::TaskKind;
+use crate::core::human::{NewTask, TaskKind};
 use crate::core::machine::{self, Advance, Emission, Input, TaskChange};
 use crate::core::matching::{Catalog, Deployed, Verdict, wait_key};
 use crate::core::order::{Answer, Order};
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::reply::CallbackEnd;
 use crate::core::request::{scope, steps_scope};
-use crate::core::saga::{Compensation, Locks, Saga, SagaState, Wait};
+use crate::core::saga::{Compensation, Locks, Saga, SagaState, StepStatus, Wait};
 use crate::core::time::Timestamp;
 use crate::core::{emission, ending, reply, request};
 
@@ -203,6 +203,10 @@ impl<'a> World<'a> {
             }
             Coming::Callback { seq, action, end } => {
                 self.tell(&call_name(self.definition, seq, action), if end.ok { "callback: ok" } else { "callback: error" });
+                if self.record.saga.state.is_terminal() {
+                    self.tell_of_late_effect(seq, action, end.ok);
+                    return;
+                }
                 let outcome = reply::callback(self.definition, &self.record.saga, &self.scenario.event, seq, action, end);
                 self.apply(Input::Ended { seq, action, wait: Wait::Callback, outcome: Box::new(outcome) });
             }
@@ -237,12 +241,13 @@ impl<'a> World<'a> {
         if state != self.record.saga.state {
             self.tell_state();
         }
-        self.follow(advance);
         if changed {
+            // Before anything that follows: what is asked again finds the saga as this change left it.
             for order in std::mem::take(&mut self.deferred) {
                 self.plan(self.now, order);
             }
         }
+        self.follow(advance);
         answer
     }
 
@@ -263,16 +268,21 @@ impl<'a> World<'a> {
         for change in advance.tasks {
             self.change_task(change);
         }
-        for (seq, action) in advance.calls {
-            self.call(seq, action);
-        }
         for (seq, order) in advance.child_orders {
             self.order_child(seq, order);
         }
-        for (seq, action) in advance.children {
-            self.tell(&call_name(self.definition, seq, action), "starts a child saga");
-            self.made(seq, action, Value::Null);
-            self.answer(seq, action, None);
+        let calls = advance.calls.into_iter().map(|(seq, action)| (seq, action, false));
+        let mut begun: Vec<_> = calls.chain(advance.children.into_iter().map(|(seq, action)| (seq, action, true))).collect();
+        // What begins at once begins in the order of the definition.
+        begun.sort_by_key(|(seq, ..)| self.record.saga.steps[*seq].order);
+        for (seq, action, is_child) in begun {
+            if is_child {
+                self.tell(&call_name(self.definition, seq, action), "starts a child saga");
+                self.made(seq, action, Value::Null);
+                self.answer(seq, action, None);
+            } else {
+                self.call(seq, action);
+            }
         }
         self.look_at_waits();
     }
@@ -311,7 +321,8 @@ impl<'a> World<'a> {
         self.queue.retain(|_, coming| !matches!(coming, Coming::Ended { seq: other, wait: Wait::Child, .. } if *other == seq));
         let Work::Saga(child) = &self.definition.steps[seq].work else { return };
         let state = if order == Order::Abort { SagaState::Aborted } else { SagaState::Cancelled };
-        let end = ending::ChildEnd { saga: Uuid::nil(), state, clean: order != Order::Abort, reason: Some("ordered by its parent".to_owned()) };
+        let reason = self.record.saga.reason.clone().unwrap_or_else(|| "its parent ends".to_owned());
+        let end = ending::ChildEnd { saga: Uuid::from_u128(2), state, clean: order != Order::Abort, reason: Some(reason) };
         let outcome = ending::of_child(child, Action::Do, &end);
         self.plan(self.now, Coming::Ended { seq, action: Action::Do, wait: Wait::Child, outcome });
     }
@@ -348,6 +359,27 @@ impl<'a> World<'a> {
                 }
             }
         }
+    }
+
+    /// A success that comes when the saga has ended is a question to people, as the database asks it.
+    fn tell_of_late_effect(&mut self, seq: usize, action: Action, ok: bool) {
+        let done = self.record.saga.steps[seq].status == StepStatus::Succeeded;
+        if !ok || action != Action::Do || done || self.open_task(seq, |kind| kind == TaskKind::LateEffect).is_some() {
+            return;
+        }
+        let (name, state) = (&self.definition.steps[seq].name, self.record.saga.state.as_str());
+        let task = NewTask {
+            kind: TaskKind::LateEffect,
+            seq,
+            queue: self.definition.hitl.queue.clone(),
+            reason: format!("{name} reported success after it had been given up, and the saga is {state}"),
+            prompt: None,
+            form: None,
+            assignee: None,
+            four_eyes: false,
+            due_at: None,
+        };
+        self.change_task(TaskChange::Open(Box::new(task)));
     }
 
     /// The open task of a step, of a kind that will do.
