@@ -38,6 +38,8 @@ mod keys;
 mod ledger;
 mod object_locks;
 mod parallel;
+mod pivot;
+mod waits;
 // Object locks as the database keeps them.
 mod locks_sql;
 // The schema: made once by many, refused when it is not ours.
