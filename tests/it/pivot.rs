@@ -38,10 +38,12 @@ async fn a_cancel_while_the_pivot_is_in_flight_waits_for_its_outcome() {
         assert_eq!(pending.get::<_, Option<&str>>(0), Some("cancel"));
         gate.open();
         let ended = saga_in(&client, event, &[end], Duration::from_secs(20)).await;
-        let answered = async || client.query_one("select status, coalesce(result, '') from syncor.commands where id = $1", &[&command]).await.unwrap();
+        let answered =
+            async || client.query_one("select status, coalesce(result, '') from syncor.commands where id = $1", &[&command]).await.unwrap();
         match end {
             "completed" => {
-                until("the cancel is refused", Duration::from_secs(5), async || (answered().await.get::<_, &str>(0) == "refused").then_some(())).await;
+                until("the cancel is refused", Duration::from_secs(5), async || (answered().await.get::<_, &str>(0) == "refused").then_some(()))
+                    .await;
                 assert_eq!((stub.called("/free"), stub.called("/mail")), (0, 1));
             }
             "cancelled" => {
