@@ -17,6 +17,8 @@ use tree::{Kind, Node, Place};
 mod call;
 mod canonical;
 mod cel;
+mod flow;
+mod order;
 mod page;
 mod problem;
 mod reader;
@@ -26,6 +28,7 @@ mod schema;
 mod services;
 mod step;
 mod tree;
+mod work;
 
 /// The largest file, bytes.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;

@@ -10,6 +10,7 @@ pub mod emission;
 pub mod event;
 pub mod expression;
 pub mod failure;
+pub mod form;
 pub mod human;
 pub mod machine;
 pub mod matching;
