@@ -6,6 +6,8 @@ mod support;
 
 // What the contract promises, seen from outside.
 mod acceptance;
+// Callback tokens in the database: one end, told once.
+mod callbacks_sql;
 // Files on the command line: validated, deployed, begun with.
 mod cli_files;
 // A server as people run it: started, used, stopped.
@@ -38,6 +40,8 @@ mod ledger;
 mod locks_sql;
 // The schema: made once by many, refused when it is not ours.
 mod migrations;
+// Orders, decisions and forks in SQL.
+mod operators_sql;
 // What one publisher suffers, the others do not notice.
 mod publishing;
 // A dump restored elsewhere.

@@ -45,7 +45,7 @@ pub(crate) async fn saga(client: &Client, definition: i32, set: &str) -> Uuid {
 /// A begun step: `status = 'waiting', wait = 'timer'`.
 pub(crate) async fn step(client: &Client, saga: Uuid, seq: i16, set: &str) {
     let sql = "insert into syncor.step (saga_id, seq, ordinal, name, status, attempts, fence, called_at, started_at)
-               select s.id, $2, $2 + 1, d.steps[$2 + 1], 'running', 1, nextval('syncor.fence'), now(), now()
+               select s.id, $2::smallint, $2::smallint + 1, d.steps[$2::smallint + 1], 'running', 1, nextval('syncor.fence'), now(), now()
                  from syncor.saga s join syncor.definition d on d.no = s.definition_no where s.id = $1";
     client.execute(sql, &[&saga, &seq]).await.unwrap();
     if !set.is_empty() {
