@@ -203,17 +203,20 @@ impl Turn<'_> {
             }
             Input::Decided(decided) => {
                 let answer = self.decide(&decided);
-                let applied = matches!(answer, Answer::Applied(_));
-                self.result.answer = Some(answer);
-                applied
+                self.answer(answer)
             }
             Input::Ordered { order, reason } => {
                 let answer = self.order(order, &reason);
-                let applied = matches!(answer, Answer::Applied(_) | Answer::Deferred);
-                self.result.answer = Some(answer);
-                applied
+                self.answer(answer)
             }
         }
+    }
+
+    /// Answers an order or a decision; false if it was refused.
+    fn answer(&mut self, answer: Answer) -> bool {
+        let taken = !matches!(answer, Answer::Refused(_));
+        self.result.answer = Some(answer);
+        taken
     }
 
     fn start(&mut self) -> bool {

@@ -36,6 +36,8 @@ mod http_sagas;
 mod keys;
 // The ledger: inserts always succeed, nothing in it ever changes, sleepers are woken.
 mod ledger;
+mod object_locks;
+mod parallel;
 // Object locks as the database keeps them.
 mod locks_sql;
 // The schema: made once by many, refused when it is not ours.

@@ -190,7 +190,8 @@ impl Turn<'_> {
                 self.call_again(seq);
             }
             let status = self.saga.steps[seq].status;
-            at_once |= !matches!(status, StepStatus::Running | StepStatus::Waiting | StepStatus::Backoff);
+            // A wait may be over as soon as it begins.
+            at_once |= !matches!(status, StepStatus::Running | StepStatus::Backoff);
             if matches!(status, StepStatus::Failed | StepStatus::Unknown) {
                 // What failed at once decides before anything else begins.
                 break;

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use super::{Attempt, TaskChange, Turn};
-use crate::core::definition::{LockMode, Otherwise, Work};
+use crate::core::definition::{LockMode, Otherwise, Undo, Work};
 use crate::core::failure;
 use crate::core::human::TaskKind;
 use crate::core::order::Order;
@@ -75,6 +75,7 @@ impl Turn<'_> {
                 self.settle(seq, Action::Do, Outcome::without_reply(Class::Refused, failure::STEP_DEADLINE));
             }
             Some(Wait::Timer | Wait::Event | Wait::Human) if dead => {
+                self.withdraw(seq);
                 self.settle(seq, Action::Do, Outcome::without_reply(Class::Refused, failure::STEP_DEADLINE));
             }
             _ => return false,
@@ -148,7 +149,11 @@ impl Turn<'_> {
         let (waits, goes_on) = match action {
             Action::Do => (step.waits_for() == Some(wait), is_callback && step.attempts > 0 && !step.status.is_final()),
             Action::Undo => {
-                let comes_late = is_callback || wait == Wait::Event && self.is_undone_by_event(seq);
+                let comes_late = match self.definition.steps[seq].compensate.as_ref().map(|compensate| &compensate.undo) {
+                    Some(Undo::Call(_)) => is_callback,
+                    Some(Undo::Event) => wait == Wait::Event,
+                    _ => false,
+                };
                 (step.undo_waits_for() == Some(wait), comes_late && step.undo_attempts > 0 && step.compensation.is_under_way())
             }
             Action::Verify => (false, false),

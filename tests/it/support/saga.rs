@@ -55,6 +55,55 @@ pub(crate) async fn count(client: &Client, sql: &str) -> i64 {
     client.query_one(sql, &[]).await.unwrap().get(0)
 }
 
+/// A saga of the given steps, with the stub as `svc`.
+pub(crate) fn saga_with(address: std::net::SocketAddr, id: &str, body: &str) -> String {
+    format!("id: {id}\ntrigger: test.go\n{body}\n---\nid: test-services\nservices:\n  svc: {{url: \"http://{address}\", allow: [127.0.0.0/8]}}\n")
+}
+
+/// The row of a saga once `state` and `waiting_for` are as given.
+pub(crate) async fn waits_for(client: &Client, event: Uuid, what: &str) -> Uuid {
+    let deadline = std::time::Instant::now() + Duration::from_secs(20);
+    until(&format!("saga of event {event} waits for {what}"), Duration::from_secs(21), async || {
+        if std::time::Instant::now() > deadline {
+            panic!("saga of event {event} does not wait for {what}: {}", story(client, event).await);
+        }
+        let sql = "select id from syncor.sagas where event_id = $1 and parent_id is null and waiting_for = $2 limit 1";
+        client.query_opt(sql, &[&event, &what]).await.unwrap().map(|row| row.get(0))
+    })
+    .await
+}
+
+/// Statuses of the steps of a saga, as `name status/compensation`.
+pub(crate) async fn steps(client: &Client, saga: Uuid) -> Vec<String> {
+    let sql = "select format('%s %s/%s', name, status, compensation) from syncor.steps where saga_id = $1 order by seq";
+    client.query(sql, &[&saga]).await.unwrap().iter().map(|row| row.get(0)).collect()
+}
+
+/// Gives an order by SQL and returns what became of it.
+pub(crate) async fn order(client: &Client, sql: &str, saga: Uuid) -> (String, String) {
+    let id: Uuid = client.query_one(sql, &[&saga]).await.unwrap().get(0);
+    until("the order is answered", Duration::from_secs(10), async || {
+        let row = client.query_one("select status, coalesce(result, '') from syncor.commands where id = $1", &[&id]).await.unwrap();
+        (row.get::<_, &str>(0) != "pending").then(|| (row.get(0), row.get(1)))
+    })
+    .await
+}
+
+/// The open human task of a saga.
+pub(crate) async fn open_task(client: &Client, saga: Uuid, kind: &str) -> Uuid {
+    until(&format!("a task of kind {kind} is open"), Duration::from_secs(20), async || {
+        let sql = "select id from syncor.human_tasks where saga_id = $1 and kind = $2 and status = 'open'";
+        client.query_opt(sql, &[&saga, &kind]).await.unwrap().map(|row| row.get(0))
+    })
+    .await
+}
+
+/// Decides a task by SQL and returns what became of it.
+pub(crate) async fn decide(client: &Client, task: Uuid, decision: &str) -> (String, String) {
+    let sql = format!("select syncor.decide($1, '{decision}', 'because the test says so')");
+    order(client, &sql, task).await
+}
+
 /// A saga of `n` steps s1..sn, each with an undo, all at the stub.
 pub(crate) fn saga_of(n: usize, address: std::net::SocketAddr, further: &str) -> String {
     use std::fmt::Write;
