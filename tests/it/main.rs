@@ -34,6 +34,8 @@ mod http_machine;
 mod http_sagas;
 // API keys and signing keys.
 mod keys;
+// What the views and why say of every state, and which rows the schema lets be.
+mod language_sql;
 // The ledger: inserts always succeed, nothing in it ever changes, sleepers are woken.
 mod ledger;
 mod object_locks;
