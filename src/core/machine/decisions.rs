@@ -4,9 +4,11 @@ use super::Turn;
 use super::orders::{BEING_UNDONE, applied, refused};
 use crate::core::definition::{Otherwise, Work};
 use crate::core::failure;
+use crate::core::form;
 use crate::core::human::{Decided, Decision, TaskKind};
 use crate::core::order::Answer;
 use crate::core::outcome::{Action, Class, Outcome};
+use crate::core::payload::Payload;
 use crate::core::saga::{Compensation, SagaState, StepStatus, Target, Wait};
 
 impl Turn<'_> {
@@ -36,6 +38,11 @@ impl Turn<'_> {
         let Work::Human(human) = &definition.steps[seq].work else { return refused("the step asks nobody") };
         if self.saga.steps[seq].waits_for() != Some(Wait::Human) || self.saga.state == SagaState::Aborting {
             return refused("the step does not wait for a decision any more");
+        }
+        if let (Decision::Approve, Some(form)) = (decided.decision, &human.form)
+            && let Err(findings) = form::validate(form, decided.output.as_ref().map(Payload::value))
+        {
+            return refused(&format!("the form is not filled in: {}", findings.join("; ")));
         }
         self.saga.steps[seq].task = None;
         if decided.decision == Decision::Approve {
