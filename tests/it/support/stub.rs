@@ -31,6 +31,14 @@ impl Answer {
     pub(crate) fn ok() -> Self {
         Self::Json(200, serde_json::json!({}))
     }
+
+    fn status(&self) -> Option<u16> {
+        match self {
+            Self::Json(status, _) | Self::Raw(status, ..) => Some(*status),
+            Self::Slow(_, answer) => answer.status(),
+            Self::Garbage(_) | Self::Reset | Self::Hang => None,
+        }
+    }
 }
 
 /// A call as the service saw it.
@@ -39,6 +47,8 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Value,
+    /// The status that it was to be answered with; none where no HTTP was spoken.
+    pub(crate) status: Option<u16>,
 }
 
 impl Seen {
@@ -111,13 +121,14 @@ impl Stub {
 
 async fn serve(mut stream: TcpStream, book: Arc<Mutex<Book>>) {
     let mut buffer = Vec::new();
-    while let Some(seen) = read_call(&mut stream, &mut buffer).await {
+    while let Some(mut seen) = read_call(&mut stream, &mut buffer).await {
         let answer = {
             let mut book = book.lock().unwrap();
-            let path = seen.path.clone();
+            let scripted = book.scripts.get_mut(&seen.path).and_then(Vec::pop);
+            let answer = scripted.or_else(|| book.default.get(&seen.path).cloned()).unwrap_or_else(Answer::ok);
+            seen.status = answer.status();
             book.journal.push(seen);
-            let scripted = book.scripts.get_mut(&path).and_then(Vec::pop);
-            scripted.or_else(|| book.default.get(&path).cloned()).unwrap_or_else(Answer::ok)
+            answer
         };
         if !reply(&mut stream, answer).await {
             return;
@@ -172,5 +183,5 @@ async fn read_call(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen>
     }
     let body = serde_json::from_slice(&buffer[head_end + 4..head_end + 4 + length]).unwrap_or(Value::Null);
     buffer.drain(..head_end + 4 + length);
-    Some(Seen { path, headers, body })
+    Some(Seen { path, headers, body, status: None })
 }
