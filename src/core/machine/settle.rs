@@ -61,7 +61,8 @@ impl Turn<'_> {
         let step = &mut self.saga.steps[seq];
         step.message.clone_from(&outcome.message);
         step.wait = Some(Wait::Callback);
-        step.wait_until = Some(step.called_at.unwrap_or(now).plus(limit));
+        // From now on, not from the call: a pause between the two would count.
+        step.wait_until = Some(now.plus(limit));
         step.due_at = definition.heartbeat_timeout.filter(|_| action == Action::Do).map(|silence| now.plus(silence));
         if action == Action::Undo {
             step.compensation = Compensation::Waiting;
@@ -88,7 +89,7 @@ impl Turn<'_> {
         if outcome.class != Class::Lost && !outcome.free {
             step.spent += 1;
         }
-        let retryable = matches!(outcome.class, Class::Unknown | Class::Lost | Class::Failed) && !matches!(defined.work, Work::Saga(_));
+        let retryable = matches!(outcome.class, Class::Unknown | Class::Lost | Class::Failed) && matches!(defined.work, Work::Call(_) | Work::Sql(_));
         let in_time = step.deadline_at.is_none_or(|deadline| deadline > now);
         if goes_forward && retryable && in_time && step.spent < defined.retry.attempts {
             step.status = StepStatus::Backoff;
