@@ -34,7 +34,7 @@ impl Turn<'_> {
     fn decide_approval(&mut self, seq: usize, decided: &Decided) -> Answer {
         let definition = self.definition;
         let Work::Human(human) = &definition.steps[seq].work else { return refused("the step asks nobody") };
-        if self.saga.steps[seq].waits_for() != Some(Wait::Human) || self.saga.state == SagaState::Aborting {
+        if self.saga.steps[seq].waits_for() != Some(Wait::Human) || !self.is_going_forward() {
             return refused("the step does not wait for a decision any more");
         }
         self.saga.steps[seq].task = None;

@@ -102,10 +102,14 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether it goes forward, or did until it was paused.
+    pub(super) fn is_going_forward(&self) -> bool {
+        matches!(self.awake_state(), SagaState::Running | SagaState::Hitl)
+    }
+
     /// Whether new attempts may follow: not once the saga is to be undone, or ended.
     fn goes_forward(&self) -> bool {
-        let state = self.saga.paused.map_or(self.saga.state, |paused| paused.resume_to);
-        matches!(state, SagaState::Running | SagaState::Hitl) && self.saga.target.is_none()
+        self.is_going_forward() && self.saga.target.is_none()
     }
 
     fn again_at(&self, seq: usize, action: Action, class: Class, retry_after: Option<std::time::Duration>) -> Timestamp {

@@ -175,10 +175,12 @@ impl Model {
         let step = self.plan.steps[seq].clone();
         let verdict = verdict_of(end);
         let has_token = what == "callback" && step.task == Task::Callback;
-        let flying = self.flying(seq);
+        let (flying, forward) = (self.flying(seq), matches!(self.awake(), "running" | "hitl"));
         let track = &mut self.tracks[seq];
         match act {
             Act::Ask => false,
+            // What would be broken off anyway comes too late.
+            Act::Do if matches!(what, "event" | "timer") && !forward => false,
             Act::Do => {
                 if matches!(track.life, Life::Waiting { what: awaited, .. } if awaited == what) || has_token && flying == Some(Act::Do) {
                     self.end(seq, act, verdict, None, 0, false);

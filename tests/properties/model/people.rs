@@ -158,7 +158,7 @@ impl Model {
             return REFUSED;
         }
         match (kind, word) {
-            ("approval", _) if self.phase == "aborting" => REFUSED,
+            ("approval", _) if !matches!(self.awake(), "running" | "hitl") => REFUSED,
             ("approval", "approve") => {
                 self.tracks[seq].ticket = None;
                 self.end(seq, Act::Do, Verdict::Done, None, 0, false);
