@@ -36,7 +36,7 @@ impl Turn<'_> {
     fn decide_approval(&mut self, seq: usize, decided: &Decided) -> Answer {
         let definition = self.definition;
         let Work::Human(human) = &definition.steps[seq].work else { return refused("the step asks nobody") };
-        if self.saga.steps[seq].waits_for() != Some(Wait::Human) || self.saga.state == SagaState::Aborting {
+        if self.saga.steps[seq].waits_for() != Some(Wait::Human) || !self.is_going_forward() {
             return refused("the step does not wait for a decision any more");
         }
         if let (Decision::Approve, Some(form)) = (decided.decision, &human.form)
@@ -150,13 +150,15 @@ impl Turn<'_> {
     }
 
     fn decide_undo(&mut self, seq: usize, decided: &Decided) -> Answer {
-        if self.saga.state != SagaState::CompFailed || self.saga.steps[seq].compensation != Compensation::Failed {
+        // With `onFailure: continue` one failed undo can be decided while another is being tried again.
+        let stands = matches!(self.saga.state, SagaState::CompFailed | SagaState::Compensating);
+        if !stands || self.saga.steps[seq].compensation != Compensation::Failed {
             return refused(&format!("the undo of {} is not waiting for a decision any more", self.definition.steps[seq].name));
         }
         self.decided(seq);
         match decided.decision {
             Decision::Retry => {
-                self.retry_step(seq, SagaState::CompFailed, true);
+                self.retry_step(seq, self.saga.state, true);
                 applied("the undo is tried again")
             }
             Decision::Undone => {
