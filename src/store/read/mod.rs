@@ -11,6 +11,7 @@ use super::Error;
 pub mod counts;
 pub mod definitions;
 pub mod events;
+pub mod recording;
 pub mod sagas;
 pub mod timeline;
 pub mod workers;
