@@ -55,23 +55,28 @@ alter table syncor.attempt
   add constraint attempt_action_known check (action in ('do', 'undo', 'verify')) not valid;
 comment on column syncor.attempt.action is 'do, undo or verify';
 
--- The names of all steps, groups opened out, in the order they are written: a step is known by its place in here.
-create function syncor.step_names(p_source jsonb) returns text[]
+-- The steps of a file, groups opened out, in the order they are written: a step is known by its place in here.
+create function syncor.step_nodes(p_source jsonb) returns table (seq int, node jsonb)
 language sql immutable
 as $$
-  with recursive node (value, path) as (
+  with recursive part (value, path) as (
     select p_source -> 'steps', '{}'::bigint[]
     union all
-    select i.value, node.path || i.ordinality
-      from node
+    select i.value, part.path || i.ordinality
+      from part
      cross join lateral jsonb_array_elements(
-       case when jsonb_typeof(node.value) = 'array' then node.value
-            when jsonb_typeof(node.value -> 'steps') = 'array' then node.value -> 'steps'
+       case when jsonb_typeof(part.value) = 'array' then part.value
+            when jsonb_typeof(part.value -> 'steps') = 'array' then part.value -> 'steps'
             else '[]' end) with ordinality i
   )
-  select coalesce(array_agg(value ->> 'name' order by path) filter (where value ? 'name' and not value ? 'steps'), '{}')
-    from node where jsonb_typeof(value) = 'object'
+  select (row_number() over (order by part.path) - 1)::int, part.value
+    from part where jsonb_typeof(part.value) = 'object' and part.value ? 'name' and not part.value ? 'steps'
 $$;
+comment on function syncor.step_nodes(jsonb) is 'All steps of a saga file with their places, as they are written';
+
+create function syncor.step_names(p_source jsonb) returns text[]
+language sql immutable
+as $$ select coalesce(array_agg(n.node ->> 'name' order by n.seq), '{}') from syncor.step_nodes(p_source) n $$;
 comment on function syncor.step_names(jsonb) is 'Names of all steps of a saga file, in the order they are written';
 
 alter table syncor.definition add column steps text[] not null default '{}';

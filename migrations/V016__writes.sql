@@ -105,7 +105,7 @@ begin
   delete from syncor.wait w where w.saga_id = v_saga.id;
   update syncor.callback c set settled_at = now() where c.saga_id = v_saga.id and c.settled_at is null;
   -- An approval has nobody to answer to; of a failure people may still want to know.
-  update syncor.task t set status = 'withdrawn', decided_at = now()
+  update syncor.task t set status = 'withdrawn'
    where t.saga_id = v_saga.id and t.status = 'open' and t.kind in ('approval', 'policy', 'comp_failed', 'pivot_unknown');
   update syncor.command c set status = 'refused', settled_at = now(), result = 'the saga was ' || v_saga.state || ' before it was applied'
     from syncor.input i where i.saga_id = v_saga.id and i.command_id = c.id and c.status = 'pending';

@@ -3,7 +3,10 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD as BASE64;
 use serde_json::Value;
+use sha2::{Digest, Sha256};
 
 use super::definition::{Definition, Match};
 use super::event::Event;
@@ -30,8 +33,10 @@ pub struct Deployed {
 
 /// The most keys of one saga.
 const LOCK_KEYS_MAX: usize = 100;
-/// The longest key, characters.
-const LOCK_KEY_CHARS_MAX: usize = 1024;
+/// The longest key, bytes.
+const LOCK_KEY_BYTES_MAX: usize = 1024;
+/// Longer values are found by their hash.
+const VALUE_BYTES_MAX: usize = 256;
 
 /// What one definition says to one event.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -143,8 +148,8 @@ pub fn lock_keys(definition: &Definition, event: &Event) -> Result<Option<Vec<St
         keys.into_iter().collect::<Option<Vec<String>>>().ok_or_else(|| format!("a lock key of {} is no text and no number", definition.id))?;
     keys.sort();
     keys.dedup();
-    if keys.is_empty() || keys.len() > LOCK_KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.chars().count() > LOCK_KEY_CHARS_MAX) {
-        return Err(format!("the lock of {} must give 1 to {LOCK_KEYS_MAX} keys of 1 to {LOCK_KEY_CHARS_MAX} characters", definition.id));
+    if keys.is_empty() || keys.len() > LOCK_KEYS_MAX || keys.iter().any(|key| key.is_empty() || key.len() > LOCK_KEY_BYTES_MAX) {
+        return Err(format!("the lock of {} must give 1 to {LOCK_KEYS_MAX} keys of 1 to {LOCK_KEY_BYTES_MAX} bytes", definition.id));
     }
     Ok(Some(keys))
 }
@@ -171,7 +176,13 @@ fn key(path: &[String], value: &Value) -> String {
         Value::Number(number) => number.as_f64().filter(|float| float.fract() == 0.0).map_or_else(|| number.to_string(), |float| format!("{float}")),
         other => other.to_string(),
     };
-    format!("{}={text}", path.join("."))
+    let mut path = path.join(".");
+    path.truncate(path.floor_char_boundary(VALUE_BYTES_MAX));
+    if text.len() > VALUE_BYTES_MAX {
+        let digest = Sha256::digest(text.as_bytes());
+        return format!("{path}=sha256:{}", BASE64.encode(digest));
+    }
+    format!("{path}={text}")
 }
 
 /// The value at a path below `async`.

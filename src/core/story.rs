@@ -26,6 +26,17 @@ pub enum Happening {
         /// Whether it is being undone.
         undo: bool,
     },
+    /// A step says how far it has come.
+    Progress {
+        /// Its name.
+        step: String,
+        /// So much is done.
+        done: Option<i64>,
+        /// Of so much.
+        total: Option<i64>,
+        /// What the service had to say.
+        message: Option<String>,
+    },
     /// A step succeeded.
     Done {
         /// Its name.
@@ -79,6 +90,15 @@ impl fmt::Display for StoryLine {
             Happening::Started => write!(f, "▶ {id:<NAME_WIDTH$} START"),
             Happening::Calling { step, undo: false } => write!(f, "… {step}"),
             Happening::Calling { step, undo: true } => write!(f, "… undoing {step}"),
+            Happening::Progress { step, done, total, message } => {
+                let figures = match (done, total) {
+                    (Some(done), Some(total)) => format!("{done} of {total}"),
+                    (Some(done), None) => done.to_string(),
+                    _ => String::new(),
+                };
+                let gap = if figures.is_empty() || message.is_none() { "" } else { ": " };
+                write!(f, "… {step:<NAME_WIDTH$} {figures}{gap}{}", message.as_deref().unwrap_or_default())
+            }
             Happening::Done { step, message } => write!(f, "✓ {step:<NAME_WIDTH$} {}", message.as_deref().unwrap_or("done")),
             Happening::AttemptFailed { step, error, attempt, of } => write!(f, "✗ {step:<NAME_WIDTH$} {error} (attempt {attempt} of {of})"),
             Happening::Undone { step, message } => match message {
@@ -125,6 +145,10 @@ mod tests {
         check(
             Happening::Done { step: "recalc_payments".into(), message: Some("117 956 payments updated".into()) },
             "✓ recalc_payments          117 956 payments updated",
+        );
+        check(
+            Happening::Progress { step: "send_notices".into(), done: Some(40), total: Some(100), message: Some("letters".into()) },
+            "… send_notices             40 of 100: letters",
         );
         check(
             Happening::AttemptFailed { step: "send_notices".into(), error: "HTTP 500".into(), attempt: 3, of: 3 },

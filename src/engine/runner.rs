@@ -20,7 +20,7 @@ use super::gather::gather;
 use super::live::{InFlight, Live, Occurrence, completed_steps};
 use super::{calls, measures, mending};
 use crate::core::call::Sending;
-use crate::core::machine::{self, Advance};
+use crate::core::machine::{self, Advance, Emission};
 use crate::core::matching::Deployed;
 use crate::core::order::Answer;
 use crate::core::outcome::{Action, Class, Outcome};
@@ -141,10 +141,9 @@ impl Runner {
         }
     }
 
-    fn own(&mut self, mut live: Live) {
+    fn own(&mut self, live: Live) {
         let id = live.saga.id;
         let fresh_start = live.saga.state == SagaState::Running && live.rev == 0 && live.epoch == 0;
-        let waiting = std::mem::take(&mut live.waiting);
         if self.sagas.insert(id, live).is_some() {
             // It was let go of, and claimed again before the answer came: it is one saga, not two.
             self.worker.let_go();
@@ -154,9 +153,7 @@ impl Runner {
             self.perform(id, &calls);
             self.set_timer(id);
         }
-        for occurrence in waiting {
-            self.happen(id, occurrence);
-        }
+        self.next_waiting(id);
     }
 
     fn say(&mut self, said: InputRow) {
@@ -217,7 +214,8 @@ impl Runner {
         if deferred {
             live.deferred.extend(said.clone());
         }
-        let release = self.stopping || may_park(&live.saga, now);
+        // Whatever has still to be told comes first.
+        let release = (self.stopping || may_park(&live.saga, now)) && live.waiting.is_empty();
         if !changed && (!release || live.saga.in_flight().next().is_some()) {
             self.set_timer(id);
             return;
@@ -225,7 +223,7 @@ impl Runner {
         // A saga with a call in flight stays here until the reply, whatever else is decided.
         let release = release && live.saga.in_flight().next().is_none();
         let mut story = live.story(&advance, now);
-        if before.0 == SagaState::Pending && live.saga.state != SagaState::Pending {
+        if advance.emissions.contains(&Emission::Started) {
             story.insert(0, StoryLine { definition: deployed.definition.id.clone(), what: Happening::Started });
         }
         // Handed over, it can go on at once; parked, when it is due; at its end, never.

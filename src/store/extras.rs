@@ -180,7 +180,7 @@ select t.id, t.saga_id, t.seq, t.step, t.kind, t.queue, t.reason, t.prompt, t.fo
 on conflict do nothing";
 
 const WITHDRAWN: &str = "
-update syncor.task t set status = 'withdrawn', decided_at = now()
+update syncor.task t set status = 'withdrawn'
   from jsonb_array_elements($1::jsonb) as x(doc)
  where t.saga_id = (x.doc ->> 'saga_id')::uuid and t.seq = (x.doc ->> 'seq')::smallint and t.kind = x.doc ->> 'kind' and t.status = 'open'
    and syncor.landed(x.doc)";

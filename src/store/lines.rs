@@ -14,6 +14,10 @@ use super::{Client, Error, time};
 /// Opens the transaction. Inputs that are written in it ring by other means.
 pub(super) const BEGIN: &str = "begin; set local syncor.engine = 'on'; set local lock_timeout = '2s'";
 
+/// All keys of the batch at once, in their order: two transactions that each ask once cannot wait for each other.
+const HOLD_KEYS: &str = "
+select syncor.hold_keys('{}', array(select jsonb_array_elements_text(x.doc -> 'keys') from jsonb_array_elements($1::jsonb) as x(doc)))";
+
 /// In the order in which the sagas were started: that is the order of the line.
 const LOCKS: &str = "
 select (x.doc ->> 'id')::uuid,
@@ -102,6 +106,8 @@ impl Lines {
         let mut locked = HashMap::new();
         if !self.locks.is_empty() {
             let document = Json(Value::Array(self.locks));
+            let statement = client.prepare_cached(HOLD_KEYS).await?;
+            client.execute(&statement, &[&document]).await?;
             let statement = client.prepare_cached(LOCK_KEYS).await?;
             client.execute(&statement, &[&document]).await?;
             let statement = client.prepare_cached(LOCKS).await?;

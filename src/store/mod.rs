@@ -9,6 +9,7 @@ use std::sync::Arc;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Timeouts};
 use tokio_postgres::error::SqlState;
 
+pub mod callbacks;
 pub mod claim;
 pub mod commit;
 pub mod cursor;
@@ -24,6 +25,7 @@ mod lines;
 pub mod lingering;
 pub mod lookup;
 pub mod migrate;
+pub mod orders;
 pub mod partitions;
 pub mod publisher;
 pub mod read;

@@ -160,6 +160,41 @@ async fn a_migration_that_waits_lets_go_and_tries_again() {
 }
 
 #[tokio::test]
+async fn what_an_earlier_version_left_goes_on() {
+    let db = database_at(6).await;
+    let client = connect(&db.url).await;
+    client
+        .batch_execute(
+            "insert into syncor.definition (kind, id, family, version, revision, source)
+             values ('saga', 'a.v1', 'a', 1, 'r', '{\"steps\": [{\"name\": \"s1\"}, {\"name\": \"s2\"}]}'), ('services', 's', 's', 1, 'r', '{}');
+             insert into syncor.saga (id, definition_no, state, event_id, event_at, correlation_id)
+             select gen_random_uuid(), 1, 'running', gen_random_uuid(), now(), 'c' from generate_series(1, 3);
+             insert into syncor.step (saga_id, seq, name, status, attempts, fence, started_at) select id, 0, 's1', 'running', 1, 1, now() from syncor.saga;
+             insert into syncor.attempt (saga_id, seq, action, attempt, worker, fence, started_at, outcome)
+             select id, 0, 'do', 1, 1, 1, now(), 'succeeded' from syncor.saga",
+        )
+        .await
+        .unwrap();
+    assert_eq!(report(&db.url).await.unwrap().applied.first().map(String::as_str), Some("V007__language"));
+    let steps = "select string_agg(d.kind || ' ' || array_to_string(d.steps, ','), '; ' order by d.no) from syncor.definition d";
+    assert_eq!(client.query_one(steps, &[]).await.unwrap().get::<_, String>(0), "saga s1,s2; services ");
+    let seen =
+        "select count(*) from syncor.steps t join syncor.sagas s on s.id = t.saga_id where s.lock_keys is null and syncor.why(s.id) is not null";
+    assert_eq!(client.query_one(seen, &[]).await.unwrap().get::<_, i64>(0), 6);
+    // As a worker of that version writes on.
+    client
+        .batch_execute(
+            "update syncor.step set status = 'succeeded', finished_at = now();
+             insert into syncor.step (saga_id, seq, name, status, attempts, fence, started_at) select id, 1, 's2', 'running', 1, 2, now() from syncor.saga;
+             insert into syncor.definition (kind, id, family, version, revision, source)
+             values ('saga', 'b.v1', 'b', 1, 'r', '{\"steps\": [{\"name\": \"t1\"}]}')",
+        )
+        .await
+        .unwrap();
+    assert_eq!(client.query_one(steps, &[]).await.unwrap().get::<_, String>(0), "saga s1,s2; services ; saga t1");
+}
+
+#[tokio::test]
 async fn every_relation_and_column_says_what_it_is() {
     let db = db::database().await;
     let silent = "select c.relname || coalesce('.' || a.attname, '') from pg_class c

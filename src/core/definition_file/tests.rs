@@ -204,3 +204,4 @@ fn several_documents_are_read() {
 mod broken;
 mod broken_language;
 pub(super) mod language;
+mod schemas;

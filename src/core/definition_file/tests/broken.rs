@@ -408,6 +408,7 @@ fn exercise(text: &str) {
                     super::File::Services(registry, ..) => registry.revision,
                 };
                 assert_eq!(again, revision, "{text}");
+                assert_eq!(super::schemas::complaints(source), [""; 0], "{text}");
             }
         }
         Err(found) => {
