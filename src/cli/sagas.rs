@@ -221,7 +221,7 @@ pub(super) async fn why(arguments: &Why, given: &config::Database, as_json: bool
 }
 
 /// The id that a text means.
-async fn identify(store: &Store, text: &str, kind: Kind) -> Result<Uuid> {
+pub(super) async fn identify(store: &Store, text: &str, kind: Kind) -> Result<Uuid> {
     let noun = if kind == Kind::Saga { "saga" } else { "saga and no event" };
     if let Ok(id) = Uuid::parse_str(text) {
         return Ok(id);
