@@ -29,6 +29,7 @@ mod output;
 mod publish;
 mod remote;
 mod sagas;
+mod service;
 mod source;
 mod story;
 mod token;

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::code::Code;
-use super::{Threads, admin, block_on, definitions, demo, deploy, finish, init, sagas, token, up, validate};
+use super::{Threads, admin, block_on, definitions, demo, deploy, finish, init, sagas, service, token, up, validate};
 use crate::config;
 
 /// A saga orchestrator on Postgres
@@ -50,6 +50,8 @@ enum Verb {
     Show(sagas::Show),
     /// Say why a saga waits, or why an event started nothing
     Why(sagas::Why),
+    /// Hold services back, and take them up again
+    Service(service::Service),
     /// Bring the schema up to date
     Migrate,
     /// Print the GRANTs for a database role
@@ -102,6 +104,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
                 Verb::Why(arguments) => sagas::why(&arguments, database, json).await,
                 Verb::Migrate => admin::migrate(database, json).await,
                 Verb::Uninstall(arguments) => admin::uninstall(&arguments, database, json).await,
+                Verb::Service(arguments) => service::service(&arguments, database, json).await,
                 Verb::Token(arguments) => token::token(&arguments, database, json).await,
                 _ => admin::doctor(database, json).await,
             }
@@ -141,6 +144,9 @@ mod tests {
             "hms-orch grants web --as publisher",
             "hms-orch uninstall --dry-run",
             "hms-orch token create --role operator --name ci",
+            "hms-orch service pause payment-svc --reason maintenance",
+            "hms-orch service resume payment-svc",
+            "hms-orch service list --json",
             "hms-orch sagas --state failed,completed --since 1h",
             "hms-orch show 0192ab --watch",
             "hms-orch demo --keep --claimants 1000",
@@ -155,6 +161,7 @@ mod tests {
             "hms-orch sagas --state lost",
             "hms-orch grants web",
             "hms-orch up --role boss",
+            "hms-orch service pause payment-svc",
             "hms-orch demo-service other-svc --listen 0.0.0.0:1 --jwks-url http://x/",
         ] {
             assert!(Orch::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -14,7 +14,7 @@ use crate::core::machine::{Advance, Emission, Input};
 use crate::core::matching::Deployed;
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::reply;
-use crate::core::saga::{Compensation, Saga, StepStatus};
+use crate::core::saga::{Compensation, Saga, StepProgress, StepStatus, Wait};
 use crate::core::story::{Happening, StoryLine};
 use crate::core::time::Timestamp;
 use crate::store::claim::Loaded;
@@ -87,6 +87,8 @@ pub enum Occurrence {
     },
     /// A timer rang.
     Due,
+    /// A service that was parked takes calls again.
+    Reopened(String),
     /// It was taken from a worker that is gone.
     TakenOver,
 }
@@ -128,8 +130,25 @@ impl Live {
                 (Input::Reply { seq, action, attempt, outcome: Box::new(outcome) }, Some((seq, action, attempt)))
             }
             Occurrence::Due => (Input::Due, None),
+            Occurrence::Reopened(service) => (Input::Reopened(service), None),
             Occurrence::TakenOver => (Input::TakenOver, None),
         }
+    }
+
+    /// A saga that was woken because its service is back has its parked steps due at once: the time in their rows is the time
+    /// by which it would have looked by itself.
+    pub fn unpark(&mut self, now: Timestamp, is_back: impl Fn(&str) -> bool) {
+        for (progress, step) in self.saga.steps.iter_mut().zip(&self.deployed.definition.steps) {
+            if is_parked(progress) && step.calls().any(|call| is_back(&call.service)) {
+                progress.due_at = Some(now);
+            }
+        }
+    }
+
+    /// The services that its parked steps wait for.
+    pub fn parked_at(&self) -> impl Iterator<Item = &str> {
+        let parked = self.saga.steps.iter().zip(&self.definition().steps).filter(|(progress, _)| is_parked(progress));
+        parked.flat_map(|(_, step)| step.calls().map(|call| call.service.as_str()))
     }
 
     /// The write for what the machine decided; with `release` the saga is let go of, until `next_due` if it is not at its end.
@@ -202,6 +221,10 @@ impl Live {
         }
         lines.into_iter().map(|what| StoryLine { definition: self.definition().id.clone(), what }).collect()
     }
+}
+
+fn is_parked(progress: &StepProgress) -> bool {
+    progress.waits_for() == Some(Wait::Service) || progress.undo_waits_for() == Some(Wait::Service)
 }
 
 /// The ledger row of an emission.

@@ -9,7 +9,7 @@ use uuid::Uuid;
 use super::{Client, Error, time};
 use crate::core::event::Event;
 use crate::core::payload::Payload;
-use crate::core::saga::{Compensation, Saga, SagaState, StepProgress, StepStatus, Target};
+use crate::core::saga::{Compensation, Saga, SagaState, StepProgress, StepStatus, Target, Wait};
 
 /// A saga with everything that a worker needs to go on with it.
 #[derive(Debug)]
@@ -122,7 +122,10 @@ fn step_of(row: &Row) -> Result<StepProgress, Error> {
     let (status, compensation): (&str, &str) = (row.get(2), row.get(3));
     let payload = |column: usize| row.get::<_, Option<String>>(column).map(|text| Payload::trusted(text.into()));
     let count = |column: usize| u32::try_from(row.get::<_, i32>(column)).unwrap_or(0);
+    // Nothing else waits yet; the column that says so comes with the rest of the language.
+    let waits = status == "waiting" || compensation == "waiting";
     Ok(StepProgress {
+        wait: waits.then_some(Wait::Service),
         status: StepStatus::parse(status).ok_or_else(|| Error::Unreadable(format!("the step status `{status}`")))?,
         compensation: Compensation::parse(compensation).ok_or_else(|| Error::Unreadable(format!("the compensation `{compensation}`")))?,
         ambiguous: row.get(4),

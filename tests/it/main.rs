@@ -6,6 +6,8 @@ mod support;
 
 // What the contract promises, seen from outside.
 mod acceptance;
+// Services that are down, come back, are paused.
+mod breaker;
 // Files on the command line: validated, deployed, begun with.
 mod cli_files;
 // A server as people run it: started, used, stopped.
