@@ -203,5 +203,5 @@ fn several_documents_are_read() {
 
 mod broken;
 mod broken_language;
-pub(super) mod language;
+pub(in crate::core) mod language;
 mod schemas;
