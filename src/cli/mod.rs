@@ -23,6 +23,7 @@ mod demo;
 mod deploy;
 mod files;
 mod follow;
+mod graph;
 mod init;
 mod node;
 mod output;

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::code::Code;
-use super::{Threads, admin, block_on, definitions, demo, deploy, finish, init, sagas, service, token, up, validate};
+use super::{Threads, admin, block_on, definitions, demo, deploy, finish, graph, init, sagas, service, token, up, validate};
 use crate::config;
 
 /// A saga orchestrator on Postgres
@@ -42,8 +42,14 @@ enum Verb {
     Validate(validate::Validate),
     /// Print the JSON Schema of a kind of file
     Schema(validate::Schema),
-    /// List what is deployed
+    /// List what is deployed, or show what two revisions differ in
     Definitions(definitions::Definitions),
+    /// Put a revision in force again
+    Activate(definitions::Activate),
+    /// Take definitions out of force; sagas under way finish with them
+    Retire(definitions::Retire),
+    /// Draw a saga file
+    Graph(graph::Graph),
     /// List sagas, newest first
     Sagas(sagas::Sagas),
     /// Show one saga, or watch it
@@ -89,6 +95,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
         // These need no runtime, and an editor waits for `validate` at every save.
         Verb::Validate(arguments) => validate::validate(&arguments, json),
         Verb::Schema(arguments) => validate::schema(&arguments),
+        Verb::Graph(arguments) => graph::graph(&arguments),
         Verb::Init(arguments) => init::init(&arguments, json),
         Verb::Grants(arguments) => admin::grants(&arguments),
         Verb::Completions(arguments) => completions(arguments.shell),
@@ -99,6 +106,8 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
             match verb {
                 Verb::Deploy(arguments) => deploy::deploy(&arguments, database, json).await,
                 Verb::Definitions(arguments) => definitions::list(&arguments, database, json).await,
+                Verb::Activate(arguments) => definitions::activate(&arguments, database, json).await,
+                Verb::Retire(arguments) => definitions::retire(&arguments, database, json).await,
                 Verb::Sagas(arguments) => sagas::list(&arguments, database, json).await,
                 Verb::Show(arguments) => sagas::show(&arguments, database, json).await,
                 Verb::Why(arguments) => sagas::why(&arguments, database, json).await,
@@ -152,12 +161,20 @@ mod tests {
             "hms-orch demo --keep --claimants 1000",
             "hms-orch demo-service notice-svc --listen 0.0.0.0:9002 --jwks-url http://orch:7600/.well-known/jwks.json",
             "hms-orch --json validate a.yaml",
+            "hms-orch definitions a.b.v1 --diff",
+            "hms-orch definitions a.b.v1 --diff 0123ab --json",
+            "hms-orch activate a.b.v1 --revision 0123 --reason why",
+            "hms-orch retire a.b.v1 a.b.v2 --reason why",
+            "hms-orch graph a.yaml --format svg",
         ] {
             Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
         for line in [
             "hms-orch",
             "hms-orch deploy",
+            "hms-orch definitions --diff",
+            "hms-orch retire",
+            "hms-orch graph a.yaml --format png",
             "hms-orch sagas --state lost",
             "hms-orch grants web",
             "hms-orch up --role boss",

@@ -28,6 +28,7 @@ pub mod page;
 pub mod paging;
 pub mod problem;
 pub mod readiness;
+pub mod revisions;
 pub mod sagas;
 pub mod server;
 pub mod wait;
@@ -72,6 +73,8 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(sagas::get_saga))
         .routes(routes!(definitions::list_definitions))
         .routes(routes!(definitions::get_definition, definitions::put_definition))
+        .routes(routes!(revisions::activate_definition))
+        .routes(routes!(revisions::retire_definition))
         .routes(routes!(machine::get_metrics))
         .routes(routes!(machine::get_health))
         .routes(routes!(machine::get_live))
