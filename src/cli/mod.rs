@@ -16,6 +16,7 @@ pub mod code;
 pub mod orch;
 
 mod admin;
+mod capture;
 mod console;
 mod database;
 mod definitions;
@@ -31,6 +32,7 @@ mod remote;
 mod sagas;
 mod source;
 mod story;
+mod test;
 mod token;
 mod up;
 mod validate;

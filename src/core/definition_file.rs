@@ -11,21 +11,26 @@ use super::service::ServiceRegistry;
 use page::Page;
 pub use problem::{Problem, Severity};
 use reader::Reader;
+pub use scenario::{scenario_saga, scenarios};
 pub use schema::schema;
 use tree::{Kind, Node, Place};
 
 mod call;
 mod canonical;
 mod cel;
+mod flow;
+mod order;
 mod page;
 mod problem;
 mod reader;
 mod retry;
 mod saga;
+mod scenario;
 mod schema;
 mod services;
 mod step;
 mod tree;
+mod work;
 
 /// The largest file, bytes.
 pub const FILE_BYTES_MAX: usize = 256 * 1024;

@@ -10,10 +10,12 @@ use cel::{Context, ExecutionError, Program};
 use serde_json::Value;
 
 use check::{Uses, Word};
+pub use equality::Equality;
 pub use scope::{ResponseScope, SagaScope, Scope, StepScope, UndoScope};
 use value::to_json;
 
 mod check;
+mod equality;
 pub(super) mod scan;
 mod scope;
 mod value;

@@ -1,37 +1,61 @@
 //! A call: `[METHOD ]service:/path`, or a map with `url`, `method`, `headers` and `body`.
 
 use super::super::call::is_reserved_header;
-use super::super::definition::Call;
+use super::super::definition::{Call, Undo, Verify};
 use super::super::template::{Template, has_dot_segment};
 use super::reader::{Keys, Reader, Sight, is_id};
 use super::tree::{Kind, Node};
+use super::work;
 
 const METHODS: [(&str, &str); 5] = [("GET", "GET"), ("POST", "POST"), ("PUT", "PUT"), ("PATCH", "PATCH"), ("DELETE", "DELETE")];
 pub(super) const CALL: Keys = Keys { of: "`call`", known: &["url", "method", "headers", "body"], later: &[], extensible: false };
-pub(super) const COMPENSATE: Keys = Keys {
-    of: "`compensate`",
-    known: &["url", "method", "headers", "body", "retry", "timeoutMs"],
-    later: &["sql", "emit", "async", "verify", "heartbeatTimeoutMs", "onExhausted"],
-    extensible: false,
-};
+pub(super) const COMPENSATE: Keys =
+    Keys { of: "`compensate`", known: &["url", "method", "headers", "body", "sql", "retry", "timeoutMs"], later: &[], extensible: false };
+pub(super) const VERIFY: Keys = Keys { of: "`verify`", known: &["url", "method", "headers", "body", "outcome"], later: &[], extensible: false };
 
-/// Reads a `call` or a `compensate`.
-pub(super) fn read(reader: &mut Reader<'_>, node: &Node, key: &str, sight: Sight<'_>) -> Option<Call> {
-    let keys = if key == "call" { CALL } else { COMPENSATE };
+/// Reads a `call`.
+pub(super) fn read(reader: &mut Reader<'_>, node: &Node, sight: Sight<'_>) -> Option<Call> {
+    call(reader, node, "call", CALL, sight)
+}
+
+/// Reads a `compensate`: a call, a function, or the word `event`.
+pub(super) fn undo(reader: &mut Reader<'_>, node: &Node, sight: Sight<'_>) -> Option<Undo> {
+    if matches!(&node.kind, Kind::Text(word, _) if word == "event") {
+        return Some(Undo::Event);
+    }
+    let Some(function) = node.get("sql") else {
+        return Some(Undo::Call(call(reader, node, "compensate", COMPENSATE, sight)?));
+    };
+    let before = reader.problems.len();
+    reader.map(node, COMPENSATE);
+    if let Kind::Map(entries) = &node.kind
+        && let Some((key, _)) = entries.iter().find(|(key, _)| CALL.known.contains(&key.name.as_str()))
+    {
+        reader.error(
+            key.place,
+            format!("an undo does one thing: it has `sql` and `{}`", key.name),
+            Some("a function is always given the same standard body"),
+        );
+    }
+    let sql = reader.given(node, "sql").filter(|_| !matches!(function.kind, Kind::Null)).and_then(|function| work::function(reader, function));
+    if reader.problems.len() > before { None } else { Some(Undo::Sql(sql?)) }
+}
+
+/// Reads a `verify`: a call, and perhaps how to read its reply.
+pub(super) fn verify(reader: &mut Reader<'_>, node: &Node, sight: Sight<'_>, reply: Sight<'_>) -> Option<Verify> {
+    let call = call(reader, node, "verify", VERIFY, sight);
+    let outcome = reader.given(node, "outcome").and_then(|outcome| reader.expression(outcome, "outcome", reply));
+    Some(Verify { call: call?, outcome })
+}
+
+fn call(reader: &mut Reader<'_>, node: &Node, key: &str, keys: Keys, sight: Sight<'_>) -> Option<Call> {
     if !matches!(node.kind, Kind::Map(_)) {
-        let text = reader.text(node, key)?;
-        if key == "compensate" && text == "event" {
-            reader.error(node.place, "`compensate: event` is not yet supported", None);
-            return None;
-        }
         let (service, method, path) = address(reader, node, key, sight)?;
         return Some(Call { method: method.unwrap_or("POST").to_owned(), service, path, headers: Vec::new(), body: None });
     }
     let before = reader.problems.len();
     reader.map(node, keys);
-    // One that is all later keys has been answered.
-    let later = keys.later.iter().any(|key| node.get(key).is_some());
-    let url = if later { reader.given(node, "url") } else { reader.required(node, "url", keys.of) };
+    let url = reader.required(node, "url", keys.of);
     let target = url.and_then(|url| address(reader, url, "url", sight));
     let method = reader.given(node, "method").and_then(|method| reader.word(method, "method", &METHODS));
     let headers = reader.given(node, "headers").map(|headers| self::headers(reader, headers, sight)).unwrap_or_default();

@@ -1,6 +1,7 @@
 //! Expressions and templates of a file, with errors placed inside the text they stand in.
 
-use super::super::expression::{Expression, ExpressionError};
+use super::super::definition::Match;
+use super::super::expression::{Equality, Expression, ExpressionError};
 use super::super::template::{BodyTemplate, Template};
 use super::reader::{Reader, Sight};
 use super::tree::{Kind, Node, Place, Style};
@@ -39,6 +40,24 @@ impl Reader<'_> {
                     format!("YAML ends the expression before `{}`: quote the whole expression", behind.chars().take(40).collect::<String>())
                 });
                 self.inner(node, &error, help.as_deref());
+                None
+            }
+        }
+    }
+
+    /// A `match`; `sight` includes the arriving event.
+    pub(super) fn matching(&mut self, node: &Node, sight: Sight<'_>) -> Option<Match> {
+        let condition = self.expression(node, "match", sight)?;
+        match Equality::find(condition.source(), sight.roots, sight.steps) {
+            Ok(Equality { path, value }) => Some(Match { path, value, condition }),
+            Err(error) => {
+                let help = if error.offset == 0 {
+                    "write `async.data.id == data.id`; the other side must not look at `async`"
+                } else {
+                    "keep the one that tells most, and write the other as `async.data.x in [data.x]`"
+                };
+                let error = ExpressionError { message: format!("`match`: {}", error.message), ..error };
+                self.inner(node, &error, Some(help));
                 None
             }
         }

@@ -206,6 +206,15 @@ impl<'a> Reader<'a> {
         found
     }
 
+    /// True or false.
+    pub(super) fn flag(&mut self, node: &Node, key: &str) -> Option<bool> {
+        if let Kind::Bool(value) = node.kind {
+            return Some(value);
+        }
+        self.error(node.place, format!("`{key}` must be true or false, not {}", node.what()), Some("only `true` and `false` are booleans"));
+        None
+    }
+
     fn number<'n>(&mut self, node: &'n Node, key: &str, what: &str) -> Option<&'n Number> {
         if let Kind::Number(number) = &node.kind {
             return Some(number);
@@ -221,6 +230,15 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// True or false.
+    pub(super) fn truth(&mut self, node: &Node, key: &str) -> Option<bool> {
+        if let Kind::Bool(value) = node.kind {
+            return Some(value);
+        }
+        self.error(node.place, format!("`{key}` must be true or false, not {}", node.what()), None);
+        None
+    }
+
     /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, node: &Node, key: &str, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(node, key)?;
@@ -229,6 +247,33 @@ impl<'a> Reader<'a> {
             let known: Vec<_> = words.iter().map(|(word, _)| format!("`{word}`")).collect();
             let help = nearest(text, words.iter().map(|(word, _)| *word)).map(|near| format!("did you mean `{near}`?"));
             self.error(node.place, format!("`{key}` must be {}, not `{text}`", known.join(" or ")), help.as_deref());
+        }
+        found
+    }
+
+    /// A text that must be one of a few, in a list without repetition.
+    pub(super) fn words<T: Copy>(&mut self, node: &Node, key: &str, words: &[(&str, T)]) -> Vec<T> {
+        let Kind::List(items) = &node.kind else {
+            self.error(node.place, format!("`{key}` must be a list, not {}", node.what()), None);
+            return Vec::new();
+        };
+        if items.is_empty() {
+            self.error(node.place, format!("`{key}` is empty"), None);
+        }
+        let mut found = Vec::new();
+        let mut seen = Vec::new();
+        for item in items {
+            if let Some(word) = self.word(item, key, words) {
+                let text = if let Kind::Text(text, _) = &item.kind { text.as_str() } else { "" };
+                if seen.contains(&text) {
+                    self.error(item.place, format!("`{text}` is here twice"), None);
+                }
+                seen.push(text);
+                found.push(word);
+            }
+            if self.is_full() {
+                break;
+            }
         }
         found
     }

@@ -2,46 +2,63 @@
 
 use std::time::Duration;
 
-use super::super::definition::{Dedupe, DedupeAfter, Definition, Hitl, Node as Flow, OnCompensationFailure};
+use super::super::definition::{CancelOn, Dedupe, DedupeAfter, Definition, Hitl, Lock, LockMode, OnCompensationFailure, OnExhausted};
 use super::super::expression::Root;
+use super::flow;
 use super::reader::{Keys, Reader, Sight};
 use super::retry::RetryPart;
 use super::step;
 use super::tree::{Kind, Node};
 
-/// The most steps of a saga.
+/// The most steps of a saga, those in groups counted.
 const STEPS_MAX: usize = 200;
-/// Limit of one attempt unless said.
-const TIMEOUT: Duration = Duration::from_secs(30);
+/// The most events that may cancel a saga, and the most keys of its lock.
+const LIST_MAX: usize = 50;
 
 pub(super) const SAGA: Keys = Keys {
     of: "a saga",
-    known: &["id", "version", "trigger", "topics", "filter", "dedupe", "dedupeKey", "steps", "retry", "timeoutMs", "deadlineMs", "compensation"],
-    later: &[
+    known: &[
+        "id",
+        "version",
+        "trigger",
+        "topics",
+        "filter",
+        "dedupe",
+        "dedupeKey",
         "lock",
         "cancelOn",
-        "onExhausted",
-        "hitl",
+        "steps",
         "parallel",
         "maxParallel",
         "onBranchFailure",
-        "schedule",
-        "forEach",
-        "finally",
-        "migrate",
-        "compensateOn",
+        "retry",
+        "timeoutMs",
+        "deadlineMs",
+        "onExhausted",
+        "compensation",
+        "hitl",
     ],
+    later: &["schedule", "forEach", "finally", "migrate"],
     extensible: true,
 };
 pub(super) const DEDUPE: Keys = Keys { of: "`dedupe`", known: &["key", "after"], later: &[], extensible: false };
 pub(super) const COMPENSATION: Keys = Keys { of: "`compensation`", known: &["retry", "onFailure"], later: &[], extensible: false };
+pub(super) const LOCK: Keys = Keys { of: "`lock`", known: &["key", "mode", "timeoutMs"], later: &[], extensible: false };
+pub(super) const CANCEL_ON: Keys = Keys { of: "an entry of `cancelOn`", known: &["event", "match"], later: &[], extensible: false };
+pub(super) const HITL: Keys = Keys { of: "`hitl`", known: &["after", "queue"], later: &[], extensible: false };
+
+/// Variables of what is asked before there is a saga.
+const EVENT_ROOTS: &[Root] = &[Root::Data, Root::Event];
+/// Variables of the `match` of `cancelOn`.
+const CANCEL_ROOTS: &[Root] = &[Root::Data, Root::Event, Root::Async];
 
 /// What steps take from their saga.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct Inherited {
     pub(super) retry: RetryPart,
     pub(super) undo_retry: RetryPart,
-    pub(super) timeout: Duration,
+    pub(super) timeout: Option<Duration>,
+    pub(super) on_exhausted: OnExhausted,
 }
 
 /// Reads a saga; `None` when something is wrong, which the reader knows.
@@ -53,9 +70,12 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, revision: String) -> Op
     let (id, family, version) = identity(reader, node).unwrap_or_default();
     let trigger = reader.required(node, "trigger", "a saga").map(|trigger| reader.names(trigger, "trigger")).unwrap_or_default();
     let topics = reader.given(node, "topics").map(|topics| reader.names(topics, "topics")).unwrap_or_default();
-    let sight = Sight { roots: &[Root::Data, Root::Event], steps: None };
+    let sight = Sight { roots: EVENT_ROOTS, steps: None };
     let filter = reader.given(node, "filter").and_then(|filter| reader.expression(filter, "filter", sight));
     let dedupe = dedupe(reader, node, sight);
+    let lock = reader.given(node, "lock").and_then(|lock| self::lock(reader, lock, sight));
+    let cancel_on = reader.given(node, "cancelOn").map(|list| cancel_on(reader, list)).unwrap_or_default();
+    let hitl = hitl(reader, node);
 
     let compensation = reader.given(node, "compensation").filter(|compensation| reader.map(compensation, COMPENSATION));
     let words = [("stop", OnCompensationFailure::Stop), ("continue", OnCompensationFailure::Continue)];
@@ -63,27 +83,30 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, revision: String) -> Op
     let inherited = Inherited {
         retry: RetryPart::read(reader, node).or(RetryPart::DO),
         undo_retry: compensation.map(|node| RetryPart::read(reader, node)).unwrap_or_default().or(RetryPart::UNDO),
-        timeout: reader.given(node, "timeoutMs").and_then(|node| reader.millis(node, "timeoutMs")).unwrap_or(TIMEOUT),
+        timeout: reader.given(node, "timeoutMs").and_then(|node| reader.millis(node, "timeoutMs")),
+        on_exhausted: on_exhausted(reader, node).unwrap_or(OnExhausted::Compensate),
     };
     let deadline = reader.given(node, "deadlineMs").and_then(|node| reader.millis(node, "deadlineMs"));
 
+    let list = reader.required(node, "steps", "a saga");
+    let laid_out = list.and_then(|list| flow::lay_out(reader, node, list));
     let mut steps = Vec::new();
-    if let Some(list) = reader.required(node, "steps", "a saga") {
-        match &list.kind {
-            Kind::List(items) if items.is_empty() => reader.error(list.place, "a saga needs at least one step", None),
-            Kind::List(items) if items.len() > STEPS_MAX => {
-                reader.error(list.place, format!("a saga has at most {STEPS_MAX} steps, not {}", items.len()), None);
-            }
-            Kind::List(items) => steps = step::read_all(reader, items, inherited),
-            _ => reader.error(list.place, format!("`steps` must be a list, not {}", list.what()), Some("start each step with `- name:`")),
+    if let (Some((leaves, _)), Some(list)) = (&laid_out, list) {
+        if leaves.len() > STEPS_MAX {
+            reader.error(
+                list.place,
+                format!("a saga has at most {STEPS_MAX} steps, not {}", leaves.len()),
+                Some("let a `saga` step do a part of it"),
+            );
+        } else {
+            steps = step::read_all(reader, leaves, &id, inherited);
         }
     }
     if reader.problems.len() > before {
         return None;
     }
+    let (_, flow) = laid_out?;
     let on_compensation_failure = on_failure.unwrap_or(OnCompensationFailure::Stop);
-    let flow = Flow::Sequence((0..steps.len()).map(Flow::Step).collect());
-    let hitl = Hitl { after: 3, queue: "default".to_owned() };
     Some(Definition {
         id,
         family,
@@ -93,8 +116,8 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, revision: String) -> Op
         topics,
         filter,
         dedupe,
-        lock: None,
-        cancel_on: Vec::new(),
+        lock,
+        cancel_on,
         hitl,
         steps,
         flow,
@@ -145,4 +168,86 @@ fn dedupe(reader: &mut Reader<'_>, node: &Node, sight: Sight<'_>) -> Dedupe {
         }
     }
     dedupe
+}
+
+/// `lock`: a key alone, or a map with one or several.
+fn lock(reader: &mut Reader<'_>, node: &Node, sight: Sight<'_>) -> Option<Lock> {
+    if let Kind::List(_) = node.kind {
+        reader.error(node.place, "`lock` must be an expression or a map, not a list", Some("several keys are `lock: {key: [...]}`"));
+        return None;
+    }
+    if !matches!(node.kind, Kind::Map(_)) {
+        return Some(Lock { keys: vec![reader.expression(node, "lock", sight)?], mode: LockMode::Wait, timeout: None });
+    }
+    reader.map(node, LOCK);
+    let words = [("wait", LockMode::Wait), ("abort", LockMode::Abort)];
+    let mode = reader.given(node, "mode").and_then(|mode| reader.word(mode, "mode", &words)).unwrap_or(LockMode::Wait);
+    let timeout_node = reader.given(node, "timeoutMs");
+    let timeout = timeout_node.and_then(|node| reader.millis(node, "timeoutMs"));
+    if let (Some(at), LockMode::Abort) = (timeout_node, mode) {
+        reader.warn(at.place, "nothing is waited for with `mode: abort`: `timeoutMs` has no effect", Some("leave it out, or write `mode: wait`"));
+    }
+    let key = reader.required(node, "key", "`lock`")?;
+    let items = if let Kind::List(items) = &key.kind { items.as_slice() } else { std::slice::from_ref(key) };
+    if items.is_empty() {
+        reader.error(key.place, "`key` is empty", Some("write an expression, or leave `lock` out"));
+    } else if items.len() > LIST_MAX {
+        reader.error(key.place, format!("a saga has at most {LIST_MAX} keys, not {}", items.len()), Some("lock what stands for all of them"));
+        return None;
+    }
+    let keys: Vec<_> = items.iter().map(|item| expression_of(reader, item, "key", sight)).collect();
+    Some(Lock { keys: keys.into_iter().collect::<Option<Vec<_>>>().filter(|keys| !keys.is_empty())?, mode, timeout })
+}
+
+/// As [`Reader::expression`], for an item of a list, where nobody has reported yet that it is empty.
+fn expression_of(reader: &mut Reader<'_>, node: &Node, key: &str, sight: Sight<'_>) -> Option<super::super::expression::Expression> {
+    if matches!(node.kind, Kind::Null) {
+        reader.error(node.place, format!("`{key}` holds an empty item"), None);
+    }
+    reader.expression(node, key, sight)
+}
+
+fn cancel_on(reader: &mut Reader<'_>, node: &Node) -> Vec<CancelOn> {
+    let Kind::List(items) = &node.kind else {
+        let help = "write `cancelOn: [{event: TYPE, match: …}]`";
+        reader.error(node.place, format!("`cancelOn` must be a list, not {}", node.what()), Some(help));
+        return Vec::new();
+    };
+    if items.is_empty() {
+        reader.error(node.place, "`cancelOn` is empty", None);
+    } else if items.len() > LIST_MAX {
+        reader.error(node.place, format!("`cancelOn` has at most {LIST_MAX} entries, not {}", items.len()), None);
+        return Vec::new();
+    }
+    let mut found = Vec::new();
+    for item in items {
+        if !reader.map(item, CANCEL_ON) {
+            continue;
+        }
+        let event = reader.required(item, "event", "an entry of `cancelOn`").and_then(|event| reader.name(event, "event"));
+        let matching = reader.given(item, "match").and_then(|node| reader.matching(node, Sight { roots: CANCEL_ROOTS, steps: None }));
+        found.extend(event.map(|event| CancelOn { event: event.to_owned(), matching }));
+    }
+    found
+}
+
+fn hitl(reader: &mut Reader<'_>, node: &Node) -> Hitl {
+    let node = reader.given(node, "hitl").filter(|node| reader.map(node, HITL));
+    let after = node.and_then(|node| reader.given(node, "after")).and_then(|after| reader.whole(after, "after", 1, 10_000));
+    let queue = node.and_then(|node| reader.given(node, "queue")).and_then(|queue| reader.name(queue, "queue"));
+    Hitl { after: after.and_then(|after| u32::try_from(after).ok()).unwrap_or(3), queue: queue.unwrap_or("default").to_owned() }
+}
+
+/// `onExhausted` of a saga: only a step can be gone on without.
+fn on_exhausted(reader: &mut Reader<'_>, node: &Node) -> Option<OnExhausted> {
+    let said = reader.given(node, "onExhausted")?;
+    if matches!(&said.kind, Kind::Text(word, _) if word == "continue") {
+        reader.error(
+            said.place,
+            "`onExhausted: continue` belongs into the steps that a saga can do without",
+            Some("write `compensate` or `hitl` here"),
+        );
+        return None;
+    }
+    reader.word(said, "onExhausted", &[("compensate", OnExhausted::Compensate), ("hitl", OnExhausted::Hitl)])
 }

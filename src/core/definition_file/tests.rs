@@ -163,7 +163,7 @@ fn a_registry_is_read() {
 
 #[test]
 fn what_is_stored_reads_back_with_the_same_revision() {
-    for text in [SEED, WHOLE, SERVICES, "services: {a: {url: http://h}}"] {
+    for text in [SEED, WHOLE, language::CONTRACT, SERVICES, "services: {a: {url: http://h}}"] {
         let (revision, source) = match read("stem.yaml", text).expect("valid") {
             File::Saga(definition, _, source) => (definition.revision, source),
             File::Services(registry, _, source) => (registry.revision, source),
@@ -202,3 +202,6 @@ fn several_documents_are_read() {
 }
 
 mod broken;
+mod broken_language;
+pub(super) mod language;
+mod schemas;

@@ -228,10 +228,10 @@ impl<'a> Walk<'a> {
 }
 
 /// A field's name, and the node that selects it.
-type Field<'a> = (&'a str, u64);
+pub(super) type Field<'a> = (&'a str, u64);
 
 /// The variable, and the fields that a chain such as `data.a["b"].c` names.
-fn path(node: &Tree) -> Option<(&Tree, Vec<Field<'_>>)> {
+pub(super) fn path(node: &Tree) -> Option<(&Tree, Vec<Field<'_>>)> {
     let (mut fields, mut node) = (Vec::new(), node);
     loop {
         match &node.expr {

@@ -73,9 +73,49 @@ pub fn closing_brace(source: &str, from: usize) -> Option<usize> {
     None
 }
 
+/// Where the words of `wanted` stand outside strings, brackets and comments, in order: byte and word.
+///
+/// Of several words that begin at one place the first one listed counts.
+#[must_use]
+pub fn top_level<'w>(source: &str, wanted: &[&'w str]) -> Vec<(usize, &'w str)> {
+    let text = source.as_bytes();
+    let (mut depth, mut at, mut found) = (0_usize, 0, Vec::new());
+    while let Some(byte) = text.get(at) {
+        match byte {
+            b'"' | b'\'' => {
+                at = string_end(text, at).unwrap_or(text.len());
+                continue;
+            }
+            b'/' if text.get(at + 1) == Some(&b'/') => {
+                at = source[at..].find('\n').map_or(text.len(), |end| at + end);
+                continue;
+            }
+            b'(' | b'[' | b'{' => depth += 1,
+            b')' | b']' | b'}' => depth = depth.saturating_sub(1),
+            _ if depth == 0 => {
+                if let Some(word) = wanted.iter().find(|word| text[at..].starts_with(word.as_bytes())) {
+                    found.push((at, *word));
+                    at += word.len();
+                    continue;
+                }
+            }
+            _ => {}
+        }
+        at += 1;
+    }
+    found
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn words_inside_strings_brackets_and_comments_do_not_count() {
+        let source = "a == '&&' && (b && c) && d[\"==\"] == e // && f";
+        assert_eq!(top_level(source, &["&&", "=="]), [(2, "=="), (10, "&&"), (22, "&&"), (33, "==")]);
+        assert_eq!(top_level("'never && a", &["&&"]), []);
+    }
 
     #[test]
     fn brackets_inside_strings_do_not_count() {
