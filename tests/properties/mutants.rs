@@ -83,7 +83,9 @@ impl Mistake {
 
     /// `advance` or `record` with this mistake.
     pub fn run(self, definition: &Definition, event: &Event, saga: &mut Saga, mut input: Input, now: Timestamp, chance: f64, go_on: bool) -> Advance {
-        self.spoil_before(definition, saga, &mut input, now);
+        if !saga.state.is_terminal() {
+            self.spoil_before(definition, saga, &mut input, now);
+        }
         let go_on = go_on || self == Self::GoesOnWhileStopping;
         let step = if go_on { advance } else { record };
         let before = saga.clone();
@@ -149,8 +151,10 @@ impl Mistake {
                     paused.at = now;
                 }
             }
-            (Self::TakesALateCallbackTwice, Input::Ended { seq, wait: Wait::Callback, .. }) => {
-                if let Some(step) = saga.steps.get_mut(*seq).filter(|step| step.status != StepStatus::Succeeded) {
+            (Self::TakesALateCallbackTwice, Input::Ended { seq, action: Action::Do, wait: Wait::Callback, outcome }) => {
+                let given_up = matches!(outcome.class, Class::Succeeded) && definition.steps[*seq].asynchronous;
+                if let Some(step) = saga.steps.get_mut(*seq).filter(|step| given_up && step.status.is_final() && step.status != StepStatus::Succeeded)
+                {
                     step.context = None;
                 }
             }
@@ -246,6 +250,7 @@ impl Mistake {
                     result.tasks.retain(|change| !matches!(change, TaskChange::Open(task) if task.seq == seq));
                 }
             }
+            Self::ForgetsTheDoubt if !result.stale => result.steps = (0..saga.steps.len()).collect(),
             Self::LeavesAQuestionOpen => {
                 result.tasks.retain(|change| !matches!(change, TaskChange::Withdraw { kind: TaskKind::Approval, .. }));
             }
