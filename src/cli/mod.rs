@@ -32,6 +32,7 @@ mod remote;
 mod sagas;
 mod source;
 mod story;
+mod test;
 mod token;
 mod up;
 mod validate;

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::code::Code;
-use super::{Threads, admin, block_on, definitions, demo, deploy, finish, graph, init, sagas, token, up, validate};
+use super::{Threads, admin, block_on, definitions, demo, deploy, finish, graph, init, sagas, test, token, up, validate};
 use crate::config;
 
 /// A saga orchestrator on Postgres
@@ -40,6 +40,8 @@ enum Verb {
     Deploy(deploy::Deploy),
     /// Say what is wrong with files, without a database
     Validate(validate::Validate),
+    /// Play scenario files in virtual time, without a database
+    Test(test::Test),
     /// Print the JSON Schema of a kind of file
     Schema(validate::Schema),
     /// List what is deployed, or show what two revisions differ in
@@ -92,6 +94,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
     match verb {
         // These need no runtime, and an editor waits for `validate` at every save.
         Verb::Validate(arguments) => validate::validate(&arguments, json),
+        Verb::Test(arguments) => test::test(&arguments, json),
         Verb::Schema(arguments) => validate::schema(&arguments),
         Verb::Graph(arguments) => graph::graph(&arguments),
         Verb::Init(arguments) => init::init(&arguments, json),
@@ -160,6 +163,7 @@ mod tests {
             "hms-orch activate a.b.v1 --revision 0123 --reason why",
             "hms-orch retire a.b.v1 a.b.v2 --reason why",
             "hms-orch graph a.yaml --format svg",
+            "hms-orch test sagas a.scenario.yaml --filter approve --junit report.xml --story --json",
         ] {
             Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

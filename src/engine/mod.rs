@@ -32,6 +32,7 @@ pub mod claimer;
 pub mod clock;
 pub mod committer;
 pub mod definitions;
+pub mod gather;
 pub mod lease;
 pub mod live;
 mod measures;
@@ -39,6 +40,8 @@ pub mod mending;
 pub mod plan;
 pub mod router;
 pub mod runner;
+pub mod said;
+mod telling;
 
 use clock::Clock;
 use committer::Committer;
