@@ -174,6 +174,7 @@ mod tests {
             "hms-orch activate a.b.v1 --revision 0123 --reason why",
             "hms-orch retire a.b.v1 a.b.v2 --reason why",
             "hms-orch graph a.yaml --format svg",
+            "hms-orch test sagas a.scenario.yaml --filter approve --junit report.xml --story --json",
         ] {
             Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
