@@ -222,6 +222,8 @@ fn deed(reader: &mut Reader<'_>, node: &Node, definition: &Definition) -> Option
             reader.error(second.place, message, Some("make two entries of it"));
             return None;
         }
+        // A misspelt one has been reported with its map.
+        (None, _) if entries.iter().any(|(key, _)| !DEED.known.contains(&key.name.as_str())) => return None,
         (None, _) => {
             reader.error(Place { width: 1, ..node.place }, format!("{} needs one of {}", DEED.of, DOINGS.join(", ")), None);
             return None;
