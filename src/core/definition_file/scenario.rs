@@ -21,8 +21,9 @@ use super::reader::{Keys, Reader};
 use super::tree::{self, Kind, Node, Place};
 use super::whole_file;
 
-pub(super) mod answers;
-pub(super) mod expect;
+mod answers;
+mod expect;
+pub(super) mod schema;
 
 /// The largest scenario file: a captured saga brings its replies along.
 const BYTES_MAX: usize = 4 << 20;
