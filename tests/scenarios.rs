@@ -155,6 +155,24 @@ fn broken_files_are_refused_with_their_place_and_nothing_runs() {
 }
 
 #[test]
+fn the_example_of_the_documentation_is_true() {
+    let text = fs::read_to_string(root().join("docs/scenarios.md")).unwrap();
+    let blocks: Vec<&str> = text.split("```yaml\n").skip(1).map(|block| block.split("```").next().unwrap()).collect();
+    let folder = tempfile::tempdir().unwrap();
+    fs::write(folder.path().join("order.yaml"), blocks[0]).unwrap();
+    fs::write(folder.path().join("order.scenario.yaml"), blocks[1]).unwrap();
+    let (code, stdout, _) = test(folder.path(), &["order.scenario.yaml"]);
+    assert_eq!(code, 0, "{stdout}");
+    let shown = stdout.replace("finished in ", "finished in 0.01s (");
+    assert!(text.contains(&shown), "{shown}");
+
+    fs::write(folder.path().join("order.scenario.yaml"), blocks[1].replace("decide: approve", "decide: reject")).unwrap();
+    let (_, stdout, _) = test(folder.path(), &["order.scenario.yaml"]);
+    let failure = text.split("(here for `decide: reject`):\n\n```\n").nth(1).unwrap().split("           ...").next().unwrap();
+    assert!(stdout.contains(failure), "{stdout}");
+}
+
+#[test]
 fn every_saga_of_ours_has_scenarios_and_they_pass() {
     let sagas = root().join("sagas");
     let mut with_scenarios = 0;
