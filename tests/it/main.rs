@@ -10,6 +10,8 @@ mod acceptance;
 mod callbacks_sql;
 // Services that are down, come back, are paused.
 mod breaker;
+// Real sagas, captured as scenarios that pass.
+mod capture;
 // Files on the command line: validated, deployed, begun with.
 mod async_steps;
 mod children;
