@@ -4,9 +4,11 @@ use super::Turn;
 use super::orders::{BEING_UNDONE, applied, refused};
 use crate::core::definition::{Otherwise, Work};
 use crate::core::failure;
+use crate::core::form;
 use crate::core::human::{Decided, Decision, TaskKind};
 use crate::core::order::Answer;
 use crate::core::outcome::{Action, Class, Outcome};
+use crate::core::payload::Payload;
 use crate::core::saga::{Compensation, SagaState, StepStatus, Target, Wait};
 
 impl Turn<'_> {
@@ -36,6 +38,13 @@ impl Turn<'_> {
         let Work::Human(human) = &definition.steps[seq].work else { return refused("the step asks nobody") };
         if self.saga.steps[seq].waits_for() != Some(Wait::Human) || self.saga.state == SagaState::Aborting {
             return refused("the step does not wait for a decision any more");
+        }
+        let filled_in = decided.output.as_ref().map(Payload::value);
+        if decided.decision == Decision::Approve
+            && let Some(form) = &human.form
+            && let Err(findings) = form::validate(form, filled_in)
+        {
+            return refused(&format!("the output does not meet the form: {}", findings.join("; ")));
         }
         self.saga.steps[seq].task = None;
         if decided.decision == Decision::Approve {
