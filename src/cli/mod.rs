@@ -38,6 +38,7 @@ mod sagas;
 mod source;
 mod story;
 mod tasks;
+mod test;
 mod token;
 mod up;
 mod validate;

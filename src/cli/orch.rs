@@ -7,7 +7,9 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::code::Code;
-use super::{Threads, admin, block_on, definitions, demo, deploy, finish, init, locks, operate, sagas, tasks, token, up, validate};
+use super::{
+    Threads, admin, block_on, definitions, demo, deploy, finish, init, locks, operate, sagas, tasks, test, token, up, validate,
+};
 use crate::config;
 use crate::store::orders::Verb as Order;
 
@@ -41,6 +43,8 @@ enum Verb {
     Deploy(deploy::Deploy),
     /// Say what is wrong with files, without a database
     Validate(validate::Validate),
+    /// Play scenario files in virtual time, without a database
+    Test(test::Test),
     /// Print the JSON Schema of a kind of file
     Schema(validate::Schema),
     /// List what is deployed
@@ -107,6 +111,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
     match verb {
         // These need no runtime, and an editor waits for `validate` at every save.
         Verb::Validate(arguments) => validate::validate(&arguments, json),
+        Verb::Test(arguments) => test::test(&arguments, json),
         Verb::Schema(arguments) => validate::schema(&arguments),
         Verb::Init(arguments) => init::init(&arguments, json),
         Verb::Grants(arguments) => admin::grants(&arguments),
@@ -187,6 +192,7 @@ mod tests {
             "hms-orch demo --keep --claimants 1000",
             "hms-orch demo-service notice-svc --listen 0.0.0.0:9002 --jwks-url http://orch:7600/.well-known/jwks.json",
             "hms-orch --json validate a.yaml",
+            "hms-orch test sagas a.scenario.yaml --filter approve --junit report.xml --story --json",
         ] {
             Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

@@ -11,6 +11,7 @@ use super::service::ServiceRegistry;
 use page::Page;
 pub use problem::{Problem, Severity};
 use reader::Reader;
+pub use scenario::{scenario_saga, scenarios};
 pub use schema::schema;
 use tree::{Kind, Node, Place};
 
@@ -24,6 +25,7 @@ mod problem;
 mod reader;
 mod retry;
 mod saga;
+mod scenario;
 mod schema;
 mod services;
 mod step;

@@ -9,6 +9,8 @@ mod acceptance;
 // Callback tokens in the database: one end, told once.
 mod callbacks_sql;
 // Files on the command line: validated, deployed, begun with.
+mod async_steps;
+mod children;
 mod cli_files;
 // A server as people run it: started, used, stopped.
 mod cli_server;
@@ -40,6 +42,8 @@ mod language_sql;
 mod ledger;
 mod object_locks;
 mod parallel;
+mod pivot;
+mod waits;
 // Object locks as the database keeps them.
 mod locks_sql;
 // The schema: made once by many, refused when it is not ours.

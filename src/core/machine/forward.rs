@@ -282,8 +282,10 @@ impl Turn<'_> {
 
     fn time_of(&self, expression: &crate::core::expression::Expression) -> Result<Timestamp, EvaluationError> {
         let views = steps_scope(self.definition, self.saga);
-        let text = expression.text(&scope(self.definition, self.saga, self.event, &views))?;
-        Timestamp::parse(&text)
+        let value = expression.evaluate(&scope(self.definition, self.saga, self.event, &views))?;
+        value
+            .as_str()
+            .and_then(Timestamp::parse)
             .ok_or_else(|| EvaluationError { message: "it is no time in RFC 3339, such as 2026-07-01T08:00:00Z".to_owned(), missing: false })
     }
 

@@ -137,7 +137,8 @@ impl StepStatus {
         matches!(self, Self::Succeeded | Self::Failed | Self::Unknown | Self::Skipped | Self::Cancelled)
     }
 
-    const ALL: [Self; 9] =
+    /// Every status.
+    pub const ALL: [Self; 9] =
         [Self::Pending, Self::Running, Self::Waiting, Self::Backoff, Self::Succeeded, Self::Failed, Self::Unknown, Self::Skipped, Self::Cancelled];
 
     /// The word used in SQL and JSON.
@@ -194,7 +195,8 @@ impl Compensation {
         matches!(self, Self::Pending | Self::Compensating | Self::Waiting | Self::Backoff)
     }
 
-    const ALL: [Self; 9] = [
+    /// Every word.
+    pub const ALL: [Self; 9] = [
         Self::None,
         Self::Pending,
         Self::Compensating,
