@@ -7,9 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::code::Code;
-use super::{
-    Threads, admin, block_on, definitions, demo, deploy, finish, init, locks, operate, sagas, tasks, test, token, up, validate,
-};
+use super::{Threads, admin, block_on, definitions, demo, deploy, finish, init, locks, operate, sagas, tasks, test, token, up, validate};
 use crate::config;
 use crate::store::orders::Verb as Order;
 
