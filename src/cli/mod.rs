@@ -16,6 +16,7 @@ pub mod code;
 pub mod orch;
 
 mod admin;
+mod capture;
 mod cells;
 mod console;
 mod database;

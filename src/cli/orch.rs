@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::code::Code;
-use super::{Threads, admin, block_on, definitions, demo, deploy, finish, init, locks, operate, sagas, tasks, test, token, up, validate};
+use super::{Threads, admin, block_on, capture, definitions, demo, deploy, finish, init, locks, operate, sagas, tasks, test, token, up, validate};
 use crate::config;
 use crate::store::orders::Verb as Order;
 
@@ -41,6 +41,8 @@ enum Verb {
     Deploy(deploy::Deploy),
     /// Say what is wrong with files, without a database
     Validate(validate::Validate),
+    /// Write a scenario of what happened to a saga
+    Capture(capture::Capture),
     /// Play scenario files in virtual time, without a database
     Test(test::Test),
     /// Print the JSON Schema of a kind of file
@@ -123,6 +125,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
                 Verb::Definitions(arguments) => definitions::list(&arguments, database, json).await,
                 Verb::Sagas(arguments) => sagas::list(&arguments, database, json).await,
                 Verb::Show(arguments) => sagas::show(&arguments, database, json).await,
+                Verb::Capture(arguments) => capture::capture(&arguments, database, json).await,
                 Verb::Why(arguments) => sagas::why(&arguments, database, json).await,
                 Verb::Cancel(arguments) => operate::order(Order::Cancel, &arguments, database, json).await,
                 Verb::Pause(arguments) => operate::order(Order::Pause, &arguments, database, json).await,
@@ -190,6 +193,7 @@ mod tests {
             "hms-orch demo --keep --claimants 1000",
             "hms-orch demo-service notice-svc --listen 0.0.0.0:9002 --jwks-url http://orch:7600/.well-known/jwks.json",
             "hms-orch --json validate a.yaml",
+            "hms-orch capture 0192ab --out a.scenario.yaml",
             "hms-orch test sagas a.scenario.yaml --filter approve --junit report.xml --story --json",
         ] {
             Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));

@@ -55,6 +55,30 @@ pub enum Happening {
         /// Of how many.
         of: u32,
     },
+    /// A step, or the undo of one, waits for something other than a reply.
+    Waits {
+        /// The step's name.
+        step: String,
+        /// What for, in a few words.
+        what: String,
+    },
+    /// A step was left out.
+    Skipped {
+        /// The step's name.
+        step: String,
+    },
+    /// The saga as a whole stands still, or goes on again.
+    Stands {
+        /// Why, in a few words.
+        what: String,
+    },
+    /// A human is asked.
+    Asks {
+        /// What, in one line.
+        reason: String,
+        /// In which queue.
+        queue: String,
+    },
     /// A step was undone.
     Undone {
         /// Its name.
@@ -101,6 +125,10 @@ impl fmt::Display for StoryLine {
             }
             Happening::Done { step, message } => write!(f, "✓ {step:<NAME_WIDTH$} {}", message.as_deref().unwrap_or("done")),
             Happening::AttemptFailed { step, error, attempt, of } => write!(f, "✗ {step:<NAME_WIDTH$} {error} (attempt {attempt} of {of})"),
+            Happening::Waits { step, what } => write!(f, "… {step:<NAME_WIDTH$} waits for {what}"),
+            Happening::Skipped { step } => write!(f, "- {step:<NAME_WIDTH$} skipped"),
+            Happening::Stands { what } => write!(f, "… {id:<NAME_WIDTH$} {what}"),
+            Happening::Asks { reason, queue } => write!(f, "? {id:<NAME_WIDTH$} {reason} (human task in {queue})"),
             Happening::Undone { step, message } => match message {
                 Some(message) => write!(f, "↶ {step:<NAME_WIDTH$} undone: {message}"),
                 None => write!(f, "↶ {step:<NAME_WIDTH$} undone"),
@@ -142,6 +170,11 @@ mod tests {
     fn lines_read_as_the_contract_shows_them() {
         let check = |what, expected: &str| assert_eq!(StoryLine { definition: "dol.benefit.increase.v1".into(), what }.to_string(), expected);
         check(Happening::Started, "▶ dol.benefit.increase.v1  START");
+        check(Happening::Skipped { step: "approve".into() }, "- approve                  skipped");
+        check(
+            Happening::Waits { step: "settle".into(), what: "the event bank.settled".into() },
+            "… settle                   waits for the event bank.settled",
+        );
         check(
             Happening::Done { step: "recalc_payments".into(), message: Some("117 956 payments updated".into()) },
             "✓ recalc_payments          117 956 payments updated",

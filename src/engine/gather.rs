@@ -4,7 +4,8 @@ use std::sync::Arc;
 
 use uuid::Uuid;
 
-use super::live::{Live, task_event};
+use super::live::Live;
+use super::telling::{decided_event, task_event};
 use crate::core::definition::Work;
 use crate::core::machine::{Advance, TaskChange};
 use crate::core::matching::{Catalog, lock_keys, wait_key};
@@ -82,7 +83,7 @@ fn answer(live: &Live, advance: &Advance, said: &InputRow, extras: &mut Extras, 
         && let Some(task) = said.payload.get("taskId").and_then(|id| id.as_str()).and_then(|id| Uuid::parse_str(id).ok())
     {
         if applied {
-            events.push(super::live::decided_event(live, task, said));
+            events.push(decided_event(live, task, said));
         } else {
             extras.reopened.push(task);
         }

@@ -4,8 +4,6 @@ use std::borrow::Cow;
 use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
-use serde::Serialize;
-use serde_json::json;
 use uuid::Uuid;
 
 use super::said;
@@ -13,13 +11,12 @@ use crate::core::call::Reply;
 use crate::core::definition::Definition;
 use crate::core::emission;
 use crate::core::event::Event;
-use crate::core::human::NewTask;
 use crate::core::machine::{Advance, Emission, Input};
 use crate::core::matching::Deployed;
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::reply;
-use crate::core::saga::{Compensation, Saga, SagaState, StepProgress, StepStatus};
-use crate::core::story::{Happening, StoryLine};
+use crate::core::saga::{Saga, SagaState, StepProgress};
+use crate::core::story::StoryLine;
 use crate::core::time::Timestamp;
 use crate::store::claim::{Kin, Loaded};
 use crate::store::commit::{EventRow, SagaRow, SagaWrite, StepRow};
@@ -229,47 +226,6 @@ impl Live {
             extras: if extras.is_empty() { None } else { Some(Box::new(extras)) },
         }
     }
-
-    /// The lines that the decision adds to the story.
-    #[must_use]
-    pub fn story(&self, advance: &Advance, now: Timestamp) -> Vec<StoryLine> {
-        let mut lines = Vec::new();
-        for attempt in advance.attempts.iter().filter(|attempt| attempt.action != Action::Verify) {
-            let step = &self.definition().steps[attempt.seq];
-            let progress = &self.saga.steps[attempt.seq];
-            let error = || attempt.outcome.error.clone().unwrap_or_else(|| "no reason given".to_owned());
-            lines.push(match (attempt.action, attempt.outcome.class) {
-                (Action::Do, Class::Succeeded) if progress.status != StepStatus::Running => {
-                    Happening::Done { step: step.name.clone(), message: attempt.outcome.message.clone() }
-                }
-                (Action::Do | Action::Verify, _) => Happening::AttemptFailed {
-                    step: step.name.clone(),
-                    error: error(),
-                    attempt: attempt.number,
-                    of: step.retry.attempts.max(attempt.number),
-                },
-                (Action::Undo, _) if progress.compensation == Compensation::Compensated => {
-                    Happening::Undone { step: step.name.clone(), message: attempt.outcome.message.clone() }
-                }
-                (Action::Undo, _) if progress.compensation == Compensation::Failed => {
-                    Happening::UndoFailed { step: step.name.clone(), error: error() }
-                }
-                (Action::Undo, _) => Happening::AttemptFailed {
-                    step: format!("undo {}", step.name),
-                    error: error(),
-                    attempt: attempt.number,
-                    of: step.compensate.as_ref().map_or(attempt.number, |undo| undo.retry.attempts.max(attempt.number)),
-                },
-            });
-        }
-        for (seq, action) in &advance.calls {
-            lines.push(Happening::Calling { step: self.definition().steps[*seq].name.clone(), undo: *action == Action::Undo });
-        }
-        if self.saga.state.is_terminal() {
-            lines.push(Happening::Ended { state: self.saga.state, clean: self.saga.clean, took: now.since(self.started_at) });
-        }
-        lines.into_iter().map(|what| StoryLine { definition: self.definition().id.clone(), what }).collect()
-    }
 }
 
 /// The ledger row of an emission.
@@ -298,42 +254,6 @@ pub fn completed_steps(mut saga: Saga, steps: Vec<(usize, StepProgress)>, defini
         }
     }
     (saga, stored)
-}
-
-/// What an event about a human task says.
-#[derive(Serialize)]
-#[serde(rename_all = "camelCase")]
-struct TaskData<'a> {
-    saga_id: Uuid,
-    definition: &'a str,
-    reason: &'a str,
-    step: serde_json::Value,
-    task: serde_json::Value,
-}
-
-/// `human.task.opened`
-#[must_use]
-pub fn task_event(live: &Live, kind: &'static str, id: Uuid, task: &NewTask) -> EventRow {
-    let step = &live.definition().steps[task.seq].name;
-    let told = json!({"id": id, "kind": task.kind.as_str(), "queue": task.queue, "prompt": task.prompt, "assignee": task.assignee});
-    told_event(live, kind, &task.reason, step, told)
-}
-
-/// `human.task.decided`
-#[must_use]
-pub fn decided_event(live: &Live, task: Uuid, said: &InputRow) -> EventRow {
-    let seq = said.seq.and_then(|seq| usize::try_from(seq).ok()).unwrap_or_default();
-    let step = live.definition().steps.get(seq).map(|step| step.name.as_str()).unwrap_or_default();
-    let get = |name: &str| said.payload.get(name).cloned().unwrap_or_default();
-    let told = json!({"id": task, "kind": get("kind"), "decision": get("decision"), "by": get("by"), "note": get("note")});
-    told_event(live, "human.task.decided", get("note").as_str().unwrap_or_default(), step, told)
-}
-
-fn told_event(live: &Live, kind: &'static str, reason: &str, step: &str, task: serde_json::Value) -> EventRow {
-    let data = TaskData { saga_id: live.saga.id, definition: &live.definition().id, reason, step: json!({"name": step, "context": null}), task };
-    // Strings and ids: serialising them has no way to fail.
-    let data = serde_json::to_string(&data).unwrap_or_default();
-    EventRow { data, ..event_row(live.definition(), &live.saga, &live.event, &Emission::Started) }.of_kind(kind)
 }
 
 /// How the id of a new saga is made: version 7, so that it sorts by its start.

@@ -41,6 +41,7 @@ pub mod plan;
 pub mod router;
 pub mod runner;
 pub mod said;
+mod telling;
 
 use clock::Clock;
 use committer::Committer;

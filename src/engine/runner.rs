@@ -222,7 +222,7 @@ impl Runner {
         }
         // A saga with a call in flight stays here until the reply, whatever else is decided.
         let release = release && live.saga.in_flight().next().is_none();
-        let mut story = live.story(&advance, now);
+        let mut story = live.story(&advance, before.0, now);
         if advance.emissions.contains(&Emission::Started) {
             story.insert(0, StoryLine { definition: deployed.definition.id.clone(), what: Happening::Started });
         }

@@ -36,6 +36,8 @@ mod http_events;
 mod http_machine;
 // Looking at sagas, and waiting for their end.
 mod http_sagas;
+// What must be true after every test that runs sagas.
+mod invariants;
 // API keys and signing keys.
 mod keys;
 // What the views and why say of every state, and which rows the schema lets be.

@@ -139,8 +139,8 @@ async fn a_fork_keeps_what_was_done_and_runs_the_rest_anew() {
     let (client, stub) = (api.client().await, Stub::start().await);
     stub.always("/pay", Answer::Json(200, json!({"context": {"n": 7}})));
     stub.always("/tell", Answer::Json(400, json!({})));
-    stub.always("/unpay", Answer::Json(409, json!({})));
-    let body = "compensation: {onFailure: continue}\nsteps:\n  - {name: pay, call: \"svc:/pay\", compensate: \"svc:/unpay\"}\n  - {name: tell, call: \"svc:/tell\"}";
+    stub.always("/unpay", Answer::Json(500, json!({})));
+    let body = "compensation: {retry: {attempts: 1}, onFailure: continue}\nsteps:\n  - {name: pay, call: \"svc:/pay\", compensate: \"svc:/unpay\"}\n  - {name: tell, call: \"svc:/tell\"}";
     deploy(&api.db.url, &saga_with(stub.address, "test.fork.v1", body)).await;
     let _worker = Worker::start(&api.db.url);
     let event = publish(&client, "test.go", json!({})).await;

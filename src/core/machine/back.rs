@@ -8,7 +8,7 @@ use crate::core::definition::{OnCompensationFailure, Undo, Work};
 use crate::core::human::TaskKind;
 use crate::core::order::Order;
 use crate::core::outcome::{Action, Class, Outcome};
-use crate::core::saga::{Compensation, SagaState, StepStatus, Target, Wait};
+use crate::core::saga::{Compensation, SagaState, StepProgress, StepStatus, Target, Wait};
 
 impl Turn<'_> {
     /// Waits for calls in flight; then everything that was or may have been done is to be undone.
@@ -107,9 +107,9 @@ impl Turn<'_> {
         if failed.is_some() && self.definition.on_compensation_failure == OnCompensationFailure::Stop {
             return self.ask_about_undo();
         }
-        let next = self.saga.latest(|step| {
-            matches!(step.compensation, Compensation::Pending | Compensation::Compensating | Compensation::Waiting | Compensation::Backoff)
-        });
+        // One at a time: what a human ordered to be tried again waits for the one that is under way.
+        let under_way = |step: &StepProgress| matches!(step.compensation, Compensation::Compensating | Compensation::Waiting | Compensation::Backoff);
+        let next = self.saga.latest(under_way).or_else(|| self.saga.latest(|step| step.compensation == Compensation::Pending));
         let Some(seq) = next else {
             if failed.is_some() {
                 return self.ask_about_undo();

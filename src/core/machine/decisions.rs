@@ -36,15 +36,13 @@ impl Turn<'_> {
     fn decide_approval(&mut self, seq: usize, decided: &Decided) -> Answer {
         let definition = self.definition;
         let Work::Human(human) = &definition.steps[seq].work else { return refused("the step asks nobody") };
-        if self.saga.steps[seq].waits_for() != Some(Wait::Human) || self.saga.state == SagaState::Aborting {
+        if self.saga.steps[seq].waits_for() != Some(Wait::Human) || !self.is_going_forward() {
             return refused("the step does not wait for a decision any more");
         }
-        let filled_in = decided.output.as_ref().map(Payload::value);
-        if decided.decision == Decision::Approve
-            && let Some(form) = &human.form
-            && let Err(findings) = form::validate(form, filled_in)
+        if let (Decision::Approve, Some(form)) = (decided.decision, &human.form)
+            && let Err(findings) = form::validate(form, decided.output.as_ref().map(Payload::value))
         {
-            return refused(&format!("the output does not meet the form: {}", findings.join("; ")));
+            return refused(&format!("the form is not filled in: {}", findings.join("; ")));
         }
         self.saga.steps[seq].task = None;
         if decided.decision == Decision::Approve {
@@ -152,13 +150,15 @@ impl Turn<'_> {
     }
 
     fn decide_undo(&mut self, seq: usize, decided: &Decided) -> Answer {
-        if self.saga.state != SagaState::CompFailed || self.saga.steps[seq].compensation != Compensation::Failed {
+        // With `onFailure: continue` one failed undo can be decided while another is being tried again.
+        let stands = matches!(self.saga.state, SagaState::CompFailed | SagaState::Compensating);
+        if !stands || self.saga.steps[seq].compensation != Compensation::Failed {
             return refused(&format!("the undo of {} is not waiting for a decision any more", self.definition.steps[seq].name));
         }
         self.decided(seq);
         match decided.decision {
             Decision::Retry => {
-                self.retry_step(seq, SagaState::CompFailed, true);
+                self.retry_step(seq, self.saga.state, true);
                 applied("the undo is tried again")
             }
             Decision::Undone => {

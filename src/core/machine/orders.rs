@@ -1,6 +1,7 @@
 //! What operators order. Each order is answered: applied, refused and why, or deferred.
 
 use super::Turn;
+use crate::core::definition::Work;
 use crate::core::order::{Answer, Order};
 use crate::core::saga::{Compensation, Paused, SagaState, StepStatus, Target, Wait};
 
@@ -86,7 +87,10 @@ impl Turn<'_> {
         shift(&mut self.saga.deadline_at);
         for (seq, step) in self.saga.steps.iter_mut().enumerate() {
             let before = (step.due_at, step.wait_until, step.deadline_at);
-            shift(&mut step.due_at);
+            // A point in time is where it is.
+            if step.wait != Some(Wait::Timer) || !matches!(self.definition.steps[seq].work, Work::Until(_)) {
+                shift(&mut step.due_at);
+            }
             shift(&mut step.wait_until);
             shift(&mut step.deadline_at);
             if before != (step.due_at, step.wait_until, step.deadline_at) {
@@ -120,7 +124,7 @@ impl Turn<'_> {
                 self.begin_anew(seq);
                 self.saga.state = SagaState::Running;
             }
-            (SagaState::CompFailed, _, Compensation::Failed) => {
+            (SagaState::CompFailed | SagaState::Compensating, _, Compensation::Failed) if named || state == SagaState::CompFailed => {
                 self.undo_anew(seq);
                 self.saga.state = SagaState::Compensating;
             }
@@ -178,7 +182,9 @@ impl Turn<'_> {
                 _ => false,
             },
             SagaState::CompFailed => step.compensation == Compensation::Failed,
-            SagaState::Compensating => step.compensation == Compensation::Backoff || step.undo_waits_for() == Some(Wait::Service),
+            SagaState::Compensating => {
+                matches!(step.compensation, Compensation::Backoff | Compensation::Failed) || step.undo_waits_for() == Some(Wait::Service)
+            }
             _ => false,
         }
     }

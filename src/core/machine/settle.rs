@@ -77,7 +77,8 @@ impl Turn<'_> {
         let step = &mut self.saga.steps[seq];
         step.message.clone_from(&outcome.message);
         step.wait = Some(Wait::Callback);
-        step.wait_until = Some(step.called_at.unwrap_or(now).plus(limit));
+        // From now on, not from the call: a pause between the two would count.
+        step.wait_until = Some(now.plus(limit));
         step.due_at = definition.heartbeat_timeout.filter(|_| action == Action::Do).map(|silence| now.plus(silence));
         if action == Action::Undo {
             step.compensation = Compensation::Waiting;
@@ -104,7 +105,7 @@ impl Turn<'_> {
         if outcome.class != Class::Lost && !outcome.free {
             step.spent += 1;
         }
-        let retryable = matches!(outcome.class, Class::Unknown | Class::Lost | Class::Failed) && !matches!(defined.work, Work::Saga(_));
+        let retryable = matches!(outcome.class, Class::Unknown | Class::Lost | Class::Failed) && matches!(defined.work, Work::Call(_) | Work::Sql(_));
         let in_time = step.deadline_at.is_none_or(|deadline| deadline > now);
         if goes_forward && retryable && in_time && step.spent < defined.retry.attempts {
             step.status = StepStatus::Backoff;
@@ -117,10 +118,14 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether it goes forward, or did until it was paused.
+    pub(super) fn is_going_forward(&self) -> bool {
+        matches!(self.awake_state(), SagaState::Running | SagaState::Hitl)
+    }
+
     /// Whether new attempts may follow: not once the saga is to be undone, or ended.
     fn goes_forward(&self) -> bool {
-        let state = self.saga.paused.map_or(self.saga.state, |paused| paused.resume_to);
-        matches!(state, SagaState::Running | SagaState::Hitl) && self.saga.target.is_none()
+        self.is_going_forward() && self.saga.target.is_none()
     }
 
     fn again_at(&self, seq: usize, action: Action, class: Class, retry_after: Option<std::time::Duration>) -> Timestamp {

@@ -147,6 +147,8 @@ impl Turn<'_> {
         let is_callback = wait == Wait::Callback && self.definition.steps[seq].asynchronous;
         // It may come before the reply that announces it, or from an attempt that was thought lost: it ends the step all the same.
         let (waits, goes_on) = match action {
+            // What is broken off when the saga turns round comes too late from then on: it might be the point of no return.
+            Action::Do if matches!(wait, Wait::Event | Wait::Timer) && !self.is_going_forward() => (false, false),
             Action::Do => (step.waits_for() == Some(wait), is_callback && step.attempts > 0 && !step.status.is_final()),
             Action::Undo => {
                 let comes_late = match self.definition.steps[seq].compensate.as_ref().map(|compensate| &compensate.undo) {

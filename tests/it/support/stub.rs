@@ -49,6 +49,14 @@ impl Answer {
     pub(crate) fn ok() -> Self {
         Self::Json(200, serde_json::json!({}))
     }
+
+    fn status(&self) -> Option<u16> {
+        match self {
+            Self::Json(status, _) | Self::Raw(status, ..) => Some(*status),
+            Self::Slow(_, answer) | Self::Held(_, answer) => answer.status(),
+            Self::Garbage(_) | Self::Reset | Self::Hang => None,
+        }
+    }
 }
 
 /// A call as the service saw it.
@@ -60,6 +68,8 @@ pub(crate) struct Seen {
     pub(crate) began: Instant,
     /// When the answer was sent, if it was.
     pub(crate) ended: Option<Instant>,
+    /// The status that it was to be answered with; none where no HTTP was spoken.
+    pub(crate) status: Option<u16>,
 }
 
 impl Seen {
@@ -137,15 +147,16 @@ impl Stub {
 
 async fn serve(mut stream: TcpStream, book: Arc<Mutex<Book>>) {
     let mut buffer = Vec::new();
-    while let Some(seen) = read_call(&mut stream, &mut buffer).await {
+    while let Some(mut seen) = read_call(&mut stream, &mut buffer).await {
         let place;
         let answer = {
             let mut book = book.lock().unwrap();
-            let path = seen.path.clone();
+            let scripted = book.scripts.get_mut(&seen.path).and_then(Vec::pop);
+            let answer = scripted.or_else(|| book.default.get(&seen.path).cloned()).unwrap_or_else(Answer::ok);
+            seen.status = answer.status();
             book.journal.push(seen);
             place = book.journal.len() - 1;
-            let scripted = book.scripts.get_mut(&path).and_then(Vec::pop);
-            scripted.or_else(|| book.default.get(&path).cloned()).unwrap_or_else(Answer::ok)
+            answer
         };
         let goes_on = reply(&mut stream, answer).await;
         book.lock().unwrap().journal[place].ended = Some(Instant::now());
@@ -207,5 +218,5 @@ async fn read_call(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen>
     }
     let body = serde_json::from_slice(&buffer[head_end + 4..head_end + 4 + length]).unwrap_or(Value::Null);
     buffer.drain(..head_end + 4 + length);
-    Some(Seen { path, headers, body, began: Instant::now(), ended: None })
+    Some(Seen { path, headers, body, began: Instant::now(), ended: None, status: None })
 }
