@@ -89,7 +89,8 @@ impl Dispatcher {
 
     /// Makes one call and waits for its reply, at most `call.timeout`. `now_unix_secs` is the time that the token is issued at.
     pub async fn call(&self, call: &StepCall, now_unix_secs: i64) -> Reply {
-        self.call_with_callback(call, None, now_unix_secs).await
+        let callback_url = call.callback_token.as_ref().map(|token| format!("{}/v1/callbacks/{token}", self.0.issuer));
+        self.call_with_callback(call, callback_url.as_deref(), now_unix_secs).await
     }
 
     /// The same for an `async` step: the service is told where to report its end (`Hms-Callback-Url`).
