@@ -3,6 +3,7 @@
 //! Invariant: nothing here is async, does I/O, asks for the time, or draws random numbers. What varies comes in as an argument.
 
 pub mod backoff;
+pub mod breaker;
 pub mod call;
 pub mod definition;
 pub mod definition_file;

@@ -17,11 +17,14 @@ use super::reply::CallbackEnd;
 use super::saga::SagaState;
 
 mod answer;
+pub mod capture;
 mod compare;
 mod deeds;
+mod events;
 mod judge;
 mod record;
 mod story;
+mod tasks;
 mod world;
 
 pub use judge::{Difference, judge};

@@ -7,7 +7,7 @@ use serde_json::json;
 use crate::support::saga::{count, ended, publish, saga_of};
 use crate::support::stub::{Answer, Stub};
 use crate::support::worker::{Worker, deploy};
-use crate::support::{db, until};
+use crate::support::{db, invariants, until};
 
 #[tokio::test]
 async fn a_saga_runs_its_steps_in_order_and_completes() {
@@ -28,6 +28,7 @@ async fn a_saga_runs_its_steps_in_order_and_completes() {
     assert_eq!(journal[1].body["data"], json!({"n": 1}));
     assert_eq!(journal[1].body["steps"], json!({"s1": {"context": {}}}));
     assert_eq!(count(&client, "select count(*) from syncor.events where type = 'saga.completed'").await, 1);
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 /// One way to fail, and what it means.
@@ -56,6 +57,7 @@ async fn a_failure_at_any_step_undoes_the_steps_before_it_in_reverse() {
     const STEPS: usize = 3;
     let db = db::database().await;
     let client = db::connect(&db.url).await;
+    let mut journal = Vec::new();
     for failure in &FAILURES {
         for k in 1..=STEPS {
             let stub = Stub::start().await;
@@ -83,8 +85,10 @@ async fn a_failure_at_any_step_undoes_the_steps_before_it_in_reverse() {
             let told: i64 = client.query_one(failed, &[&saga.id]).await.unwrap().get(0);
             assert_eq!(told, 1);
             worker.stop().await;
+            journal.extend(stub.journal());
         }
     }
+    invariants::hold(&client, &journal).await;
 }
 
 #[tokio::test]
@@ -123,6 +127,7 @@ async fn the_same_request_starts_one_saga() {
     .await;
     assert!(why.contains("r1"), "{why}");
     assert_eq!(stub.calls(), 2);
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -139,6 +144,7 @@ async fn events_that_were_there_before_any_worker_are_not_lost() {
     })
     .await;
     assert_eq!(stub.calls(), 2400);
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -161,6 +167,7 @@ async fn a_reply_that_postgres_cannot_store_is_of_unknown_effect() {
     assert!(first.get::<_, String>(1).contains("cannot be stored"));
     let output: serde_json::Value = client.query_one("select output from syncor.steps where name = 's2'", &[]).await.unwrap().get(0);
     assert_eq!(output, json!({"nul": "a\u{fffd}b"}), "a NUL is replaced");
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -176,6 +183,7 @@ async fn the_deadline_turns_a_saga_round_after_the_call_in_flight() {
     assert_eq!((saga.state.as_str(), saga.clean), ("failed", true));
     assert_eq!(saga.reason.as_deref(), Some("the deadline passed"));
     assert_eq!(stub.paths(), ["/s1", "/s2", "/u2", "/u1"], "what succeeded meanwhile is undone too");
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -195,6 +203,7 @@ async fn a_writer_that_stays_open_delays_nobody_and_is_not_forgotten() {
     open.commit().await.unwrap();
     assert_eq!(ended(&client, early).await.state, "completed");
     assert_eq!(stub.calls(), 21);
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -217,4 +226,5 @@ async fn a_saga_that_its_worker_does_not_know_of_is_found() {
         .unwrap();
     assert_eq!(ended(&client, event).await.state, "completed");
     assert_eq!(stub.calls(), 2);
+    invariants::hold(&client, &stub.journal()).await;
 }

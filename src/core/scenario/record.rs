@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::{Map, Value, json};
 
 use super::story::Moment;
+use crate::core::call::Sending;
 use crate::core::definition::Definition;
 use crate::core::human::NewTask;
 use crate::core::outcome::Action;
@@ -19,6 +20,8 @@ pub struct Record {
     pub saga: Saga,
     /// The calls in the order they were made.
     pub calls: Vec<Made>,
+    /// Attempts in the order they ended.
+    pub finished: Vec<Finished>,
     /// Steps in the order they were undone.
     pub undone: Vec<usize>,
     /// Events in the order they were published.
@@ -42,8 +45,25 @@ pub struct Made {
     pub seq: usize,
     /// Do, undo or verify.
     pub action: Action,
+    /// Number of the attempt.
+    pub number: u32,
+    /// When, after the beginning.
+    pub at: Duration,
     /// What was sent; null where a child was started, or an event stands for the call.
     pub request: Value,
+}
+
+/// An attempt that ended.
+#[derive(Clone, Copy, Debug)]
+pub struct Finished {
+    /// Place of the step.
+    pub seq: usize,
+    /// Do, undo or verify.
+    pub action: Action,
+    /// Its number.
+    pub number: u32,
+    /// When, after the beginning.
+    pub at: Duration,
 }
 
 /// An event that was published.
@@ -62,6 +82,8 @@ pub struct Published {
 pub struct Task {
     /// As it was opened.
     pub task: NewTask,
+    /// When, after the beginning.
+    pub at: Duration,
     /// What became of it.
     pub status: TaskStatus,
     /// Who decided, and how.
@@ -131,5 +153,23 @@ impl Record {
             "status": step.status.as_str(), "compensation": step.compensation.as_str(), "attempts": step.attempts, "message": step.message,
             "error": step.error, "output": payload(step.output.as_ref()), "context": payload(step.undo_context()),
         })
+    }
+}
+
+/// A request as scenarios write it, the line that tells of it, and the limit of the attempt.
+pub(super) fn shown(sending: &Sending) -> (Value, String, Duration) {
+    let document = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(bytes)));
+    match sending {
+        Sending::Call(call) => {
+            let headers: serde_json::Map<_, _> = call.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
+            let request = json!({
+                "service": call.service, "method": call.method, "path": call.path, "headers": headers, "body": document(&call.body),
+            });
+            (request, format!("{} {}:{}", call.method, call.service, call.path), call.timeout)
+        }
+        Sending::Function(call) => {
+            let request = json!({"function": call.function, "body": document(call.argument.as_bytes())});
+            (request, call.function.clone(), call.timeout)
+        }
     }
 }

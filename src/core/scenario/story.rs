@@ -3,6 +3,11 @@
 use std::fmt;
 use std::time::Duration;
 
+use super::call_name;
+use super::world::World;
+use crate::core::machine::Advance;
+use crate::core::saga::SagaState;
+
 /// One line of the story.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Moment {
@@ -31,6 +36,28 @@ pub(super) fn grouped(number: u128) -> String {
         text.push(digit);
     }
     text
+}
+
+impl World<'_> {
+    /// Adds a line to the story.
+    pub(super) fn tell(&mut self, who: &str, what: impl Into<String>) {
+        let at = self.since_the_beginning();
+        self.record.story.push(Moment { at, who: who.to_owned(), what: what.into() });
+    }
+
+    pub(super) fn tell_attempts(&mut self, advance: &Advance) {
+        for attempt in &advance.attempts {
+            let (outcome, said) = (&attempt.outcome, attempt.outcome.error.as_ref().or(attempt.outcome.message.as_ref()));
+            let said = said.map(|said| format!(": {said}")).unwrap_or_default();
+            self.tell(&call_name(self.definition, attempt.seq, attempt.action), format!("{}{said}", outcome.as_str()));
+        }
+    }
+
+    pub(super) fn tell_state(&mut self) {
+        let saga = &self.record.saga;
+        let reason = saga.reason.as_ref().filter(|_| saga.state != SagaState::Compensating).map(|reason| format!(": {reason}")).unwrap_or_default();
+        self.tell("saga", format!("{}{reason}", saga.state.as_str()));
+    }
 }
 
 #[cfg(test)]

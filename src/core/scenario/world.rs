@@ -7,24 +7,20 @@ use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use serde_json::{Value, json};
+use serde_json::Value;
 use uuid::Uuid;
 
-use super::record::{Made, Published, Record, Task, TaskStatus};
-use super::story::Moment;
+use super::events::Arrived;
+use super::record::{Finished, Made, Published, Record, shown};
 use super::{Scenario, call_name};
 use crate::core::call::{Reply, Sending};
 use crate::core::definition::{Definition, Work};
-use crate::core::event::Event;
-use crate::core::expression::Scope;
-use crate::core::human::{NewTask, TaskKind};
-use crate::core::machine::{self, Advance, Emission, Input, TaskChange};
-use crate::core::matching::{Catalog, Deployed, Verdict, wait_key};
+use crate::core::machine::{self, Advance, Emission, Input};
+use crate::core::matching::{Catalog, Deployed, Verdict};
 use crate::core::order::{Answer, Order};
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::reply::CallbackEnd;
-use crate::core::request::{scope, steps_scope};
-use crate::core::saga::{Compensation, Locks, Saga, SagaState, StepStatus, Wait};
+use crate::core::saga::{Compensation, Locks, Saga, SagaState, Wait};
 use crate::core::time::Timestamp;
 use crate::core::{emission, ending, reply, request};
 
@@ -80,19 +76,10 @@ pub(super) enum Coming {
     Order { deed: Option<usize>, order: Order, reason: String },
 }
 
-/// An event that arrived.
-struct Arrived {
-    event: Event,
-    /// What it is found by.
-    keys: Vec<String>,
-    /// Steps that took it.
-    taken: HashSet<usize>,
-}
-
 /// The state of a scenario that is being played.
 pub(super) struct World<'a> {
     pub(super) definition: &'a Definition,
-    catalog: &'a Catalog,
+    pub(super) catalog: &'a Catalog,
     pub(super) scenario: &'a Scenario,
     pub(super) record: Record,
     pub(super) now: Timestamp,
@@ -104,9 +91,9 @@ pub(super) struct World<'a> {
     /// Undos by event that were asked for, by their attempt.
     acknowledging: HashMap<usize, u32>,
     /// What waiting steps look for.
-    waits: HashMap<usize, String>,
+    pub(super) waits: HashMap<usize, String>,
     /// Events that arrived.
-    arrived: Vec<Arrived>,
+    pub(super) arrived: Vec<Arrived>,
     /// Services that take no calls.
     pub(super) parked: HashSet<String>,
     /// Orders to be given again after each change.
@@ -120,6 +107,7 @@ impl<'a> World<'a> {
             why_not: None,
             saga,
             calls: Vec::new(),
+            finished: Vec::new(),
             undone: Vec::new(),
             published: Vec::new(),
             tasks: Vec::new(),
@@ -235,8 +223,11 @@ impl<'a> World<'a> {
         }
         let changed = state != self.record.saga.state || !advance.steps.is_empty() || !advance.emissions.is_empty();
         if changed {
-            self.record.elapsed = self.now.since(self.scenario.event.created_at);
+            self.record.elapsed = self.since_the_beginning();
         }
+        let at = self.since_the_beginning();
+        let finished = advance.attempts.iter().map(|attempt| Finished { seq: attempt.seq, action: attempt.action, number: attempt.number, at });
+        self.record.finished.extend(finished);
         self.tell_attempts(&advance);
         if state != self.record.saga.state {
             self.tell_state();
@@ -313,7 +304,12 @@ impl<'a> World<'a> {
     }
 
     fn made(&mut self, seq: usize, action: Action, request: Value) {
-        self.record.calls.push(Made { seq, action, request });
+        let (number, at) = (self.record.saga.steps[seq].attempt(action), self.since_the_beginning());
+        self.record.calls.push(Made { seq, action, number, at, request });
+    }
+
+    pub(super) fn since_the_beginning(&self) -> Duration {
+        self.now.since(self.scenario.event.created_at)
     }
 
     /// A child does as it is told, at once.
@@ -335,128 +331,9 @@ impl<'a> World<'a> {
         self.record.published.push(Published { kind, topic, data: serde_json::from_str(&data).unwrap_or(Value::Null) });
     }
 
-    /// What people are told of a task goes into the ledger as well.
-    pub(super) fn publish_task(&mut self, kind: &str, seq: usize, reason: &str, task: &Value) {
-        let step = json!({"name": self.definition.steps[seq].name, "context": null});
-        let data = json!({"sagaId": self.record.saga.id, "definition": self.definition.id, "reason": reason, "step": step, "task": task});
-        self.record.published.push(Published { kind: kind.to_owned(), topic: None, data });
-    }
-
-    fn change_task(&mut self, change: TaskChange) {
-        match change {
-            TaskChange::Open(task) => {
-                let told = json!({"kind": task.kind.as_str(), "queue": task.queue, "prompt": task.prompt, "assignee": task.assignee});
-                self.publish_task("human.task.opened", task.seq, &task.reason, &told);
-                let asks = task.prompt.as_deref().unwrap_or(&task.reason);
-                let line = format!("opens a human task: {} ({asks})", task.kind.as_str());
-                self.tell(&self.definition.steps[task.seq].name, line);
-                self.record.tasks.push(Task { task: *task, status: TaskStatus::Open, decided: None });
-            }
-            TaskChange::Withdraw { seq, kind } => {
-                if let Some(index) = self.open_task(seq, |open| open == kind) {
-                    self.record.tasks[index].status = TaskStatus::Withdrawn;
-                    self.tell(&self.definition.steps[seq].name, format!("the task {} is withdrawn", kind.as_str()));
-                }
-            }
-        }
-    }
-
-    /// A success that comes when the saga has ended is a question to people, as the database asks it.
-    fn tell_of_late_effect(&mut self, seq: usize, action: Action, ok: bool) {
-        let done = self.record.saga.steps[seq].status == StepStatus::Succeeded;
-        if !ok || action != Action::Do || done || self.open_task(seq, |kind| kind == TaskKind::LateEffect).is_some() {
-            return;
-        }
-        let (name, state) = (&self.definition.steps[seq].name, self.record.saga.state.as_str());
-        let task = NewTask {
-            kind: TaskKind::LateEffect,
-            seq,
-            queue: self.definition.hitl.queue.clone(),
-            reason: format!("{name} reported success after it had been given up, and the saga is {state}"),
-            prompt: None,
-            form: None,
-            assignee: None,
-            four_eyes: false,
-            due_at: None,
-        };
-        self.change_task(TaskChange::Open(Box::new(task)));
-    }
-
-    /// The open task of a step, of a kind that will do.
-    pub(super) fn open_task(&self, seq: usize, fits: impl Fn(TaskKind) -> bool) -> Option<usize> {
-        self.record.tasks.iter().rposition(|task| task.status == TaskStatus::Open && task.task.seq == seq && fits(task.task.kind))
-    }
-
     /// An order that is deferred is given again after the next change.
     pub(super) fn defer(&mut self, order: Coming) {
         self.deferred.push(order);
-    }
-
-    /// Steps that begin to wait for an event look back to the one that started the saga.
-    fn look_at_waits(&mut self) {
-        for (seq, step) in self.definition.steps.iter().enumerate() {
-            let Work::Wait(wait) = &step.work else { continue };
-            if self.record.saga.steps[seq].waits_for() != Some(Wait::Event) {
-                self.waits.remove(&seq);
-            } else if !self.waits.contains_key(&seq) {
-                let views = steps_scope(self.definition, &self.record.saga);
-                let scope = scope(self.definition, &self.record.saga, &self.scenario.event, &views);
-                let key = wait_key(wait.matching.as_ref(), &scope);
-                match key {
-                    Ok(key) => {
-                        self.waits.insert(seq, key);
-                        (0..self.arrived.len()).any(|index| self.offer(seq, index));
-                    }
-                    Err(error) => {
-                        self.waits.insert(seq, String::new());
-                        self.plan_end(seq, ending::of_broken_match(&error.to_string()));
-                    }
-                }
-            }
-        }
-    }
-
-    fn plan_end(&mut self, seq: usize, outcome: Outcome) {
-        self.plan(self.now, Coming::Ended { seq, action: Action::Do, wait: Wait::Event, outcome });
-    }
-
-    /// Offers an event that has arrived to a waiting step; true if it was taken.
-    fn offer(&mut self, seq: usize, index: usize) -> bool {
-        let Work::Wait(wait) = &self.definition.steps[seq].work else { return false };
-        let (Some(key), arrived) = (self.waits.get(&seq), &mut self.arrived[index]) else { return false };
-        if arrived.event.kind != wait.event || arrived.taken.contains(&seq) || !key.is_empty() && !arrived.keys.contains(key) {
-            return false;
-        }
-        let matching = wait.matching.as_ref();
-        let outcome = ending::of_event(self.definition, &self.record.saga, &self.scenario.event, matching, &arrived.event);
-        let Some(outcome) = outcome else { return false };
-        arrived.taken.insert(seq);
-        self.plan_end(seq, outcome);
-        true
-    }
-
-    /// An event arrives: whoever waits for it takes it, and it may cancel the saga.
-    pub(super) fn arrive(&mut self, event: &Event) {
-        let event = Event { created_at: self.now, ..event.clone() };
-        self.tell("event", format!("{} arrives", event.kind));
-        let keys = self.catalog.keys_of(&event).unwrap_or_default();
-        if self.cancels(&event, &keys) {
-            self.order(None, Order::Cancel, format!("cancelled by the event {} {}", event.kind, event.id));
-        }
-        self.arrived.push(Arrived { event, keys, taken: HashSet::new() });
-        for seq in 0..self.definition.steps.len() {
-            self.offer(seq, self.arrived.len() - 1);
-        }
-    }
-
-    /// Whether `cancelOn` means this event. What cannot be evaluated cancels nothing.
-    fn cancels(&self, event: &Event, keys: &[String]) -> bool {
-        let scope = Scope::of_event(&self.scenario.event);
-        self.definition.cancel_on.iter().filter(|cancel| cancel.event == event.kind).any(|cancel| {
-            let matching = cancel.matching.as_ref();
-            let found = wait_key(matching, &scope).is_ok_and(|key| key.is_empty() || keys.contains(&key));
-            found && ending::fits(self.definition, &self.record.saga, &self.scenario.event, matching, event).unwrap_or(false)
-        })
     }
 
     fn finish(mut self) -> Record {
@@ -465,43 +342,5 @@ impl<'a> World<'a> {
             self.tell("saga", format!("{}: waits for {what} for ever", self.record.saga.state.as_str()));
         }
         self.record
-    }
-
-    /// Adds a line to the story.
-    pub(super) fn tell(&mut self, who: &str, what: impl Into<String>) {
-        let at = self.now.since(self.scenario.event.created_at);
-        self.record.story.push(Moment { at, who: who.to_owned(), what: what.into() });
-    }
-
-    fn tell_attempts(&mut self, advance: &Advance) {
-        for attempt in &advance.attempts {
-            let (outcome, said) = (&attempt.outcome, attempt.outcome.error.as_ref().or(attempt.outcome.message.as_ref()));
-            let said = said.map(|said| format!(": {said}")).unwrap_or_default();
-            self.tell(&call_name(self.definition, attempt.seq, attempt.action), format!("{}{said}", outcome.as_str()));
-        }
-    }
-
-    fn tell_state(&mut self) {
-        let saga = &self.record.saga;
-        let reason = saga.reason.as_ref().filter(|_| saga.state != SagaState::Compensating).map(|reason| format!(": {reason}")).unwrap_or_default();
-        self.tell("saga", format!("{}{reason}", saga.state.as_str()));
-    }
-}
-
-/// A request as scenarios write it, the line that tells of it, and the limit of the attempt.
-fn shown(sending: &Sending) -> (Value, String, Duration) {
-    let document = |bytes: &[u8]| serde_json::from_slice(bytes).unwrap_or_else(|_| Value::from(String::from_utf8_lossy(bytes)));
-    match sending {
-        Sending::Call(call) => {
-            let headers: serde_json::Map<_, _> = call.headers.iter().map(|(name, value)| (name.clone(), Value::from(value.as_str()))).collect();
-            let request = json!({
-                "service": call.service, "method": call.method, "path": call.path, "headers": headers, "body": document(&call.body),
-            });
-            (request, format!("{} {}:{}", call.method, call.service, call.path), call.timeout)
-        }
-        Sending::Function(call) => {
-            let request = json!({"function": call.function, "body": document(call.argument.as_bytes())});
-            (request, call.function.clone(), call.timeout)
-        }
     }
 }

@@ -13,6 +13,7 @@ pub mod counts;
 pub mod definitions;
 pub mod events;
 pub mod locks;
+pub mod recording;
 pub mod saga;
 pub mod sagas;
 pub mod tasks;
