@@ -77,6 +77,9 @@ pub(super) struct ServicesFile {
     /// The services by the name that sagas use.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}))]
     services: BTreeMap<String, ServiceMap>,
+    /// The only functions of the database that `sql` steps may name: `schema.name`.
+    #[schemars(extend("uniqueItems" = true), inner(regex(pattern = r"^[a-z_][a-z0-9_]{0,62}\.[a-z_][a-z0-9_]{0,62}$")))]
+    functions: Option<Vec<String>>,
 }
 
 /// A place that calls can go to.
