@@ -54,10 +54,11 @@ pub(super) async fn deploy(arguments: &Deploy, given: &config::Database, as_json
     let order = Order { by: &by, reason: arguments.reason.as_deref(), replace: arguments.replace };
     let deployed = all(&store, &read.documents, order).await?;
     let missing = unregistered(&store, &read).await?;
+    let childless = without_children(&store, &read).await?;
     if as_json {
         let list: Vec<_> = read.documents.iter().zip(&deployed).map(|(document, deployed)| as_value(document, deployed)).collect();
         let warnings: Vec<_> = read.warnings.iter().map(files::as_json).collect();
-        output::json(&json!({"deployed": list, "warnings": warnings, "unregisteredServices": missing}))?;
+        output::json(&json!({"deployed": list, "warnings": warnings, "unregisteredServices": missing, "missingSagas": childless}))?;
         return Ok(Code::Ok);
     }
     show(&[], &read.warnings)?;
@@ -72,6 +73,9 @@ pub(super) async fn deploy(arguments: &Deploy, given: &config::Database, as_json
             sagas.join(", ")
         ));
     }
+    for (child, sagas) in childless {
+        output::talk(format_args!("warning: saga {child} (run by a step of {}) is not deployed: that step fails until it is", sagas.join(", ")));
+    }
     Ok(Code::Ok)
 }
 
@@ -83,6 +87,18 @@ pub(super) async fn all(store: &Store, documents: &[Document], order: Order<'_>)
         new.push(NewDefinition { kind, id, family, version, revision, source });
     }
     Ok(definitions::deploy(store, &new, order).await?)
+}
+
+/// Sagas that steps run and that are not deployed, each with those that run it.
+async fn without_children(store: &Store, read: &Read) -> Result<Vec<(String, Vec<String>)>> {
+    let wanted: Vec<String> = read.documents.iter().flat_map(|document| document.children()).collect();
+    if wanted.is_empty() {
+        return Ok(Vec::new());
+    }
+    let missing = definitions::missing_children(&**store.client().await?, &wanted).await?;
+    let parents =
+        |child: &String| read.documents.iter().filter(|document| document.children().contains(child)).map(|document| document.id.clone()).collect();
+    Ok(missing.into_iter().map(|child| (child.clone(), parents(&child))).collect())
 }
 
 /// Services that are called and not known, each with the sagas that call it.

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::output;
 use crate::core::definition::Definition;
 use crate::core::definition_file::{self, File, Problem, Severity};
+use crate::core::{lint, nesting};
 
 /// Endings of files that a folder is searched for.
 const ENDINGS: [&str; 3] = ["yaml", "yml", "json"];
@@ -30,6 +31,17 @@ pub(super) struct Document {
     pub source: Value,
     /// Services that it calls, sorted.
     pub calls: Vec<String>,
+    /// The saga itself, if it is one.
+    pub saga: Option<Definition>,
+    /// Which of the texts it was read from.
+    text: usize,
+}
+
+impl Document {
+    /// Sagas that its steps run, sorted.
+    pub fn children(&self) -> Vec<String> {
+        definition_file::children(&self.source)
+    }
 }
 
 /// What was read.
@@ -43,6 +55,8 @@ pub(super) struct Read {
     pub warnings: Vec<Problem>,
     /// Files looked at.
     pub files: usize,
+    /// Names and texts of the files.
+    texts: Vec<(String, String)>,
 }
 
 /// Reads all files, and those in folders but scenarios. What cannot be opened is an error, what is wrong in it a problem.
@@ -64,6 +78,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Read> {
         let bytes = fs::read(&path).with_context(|| format!("read {}", path.display()))?;
         read.add(&path.display().to_string(), &String::from_utf8_lossy(&bytes));
     }
+    read.look_at_all();
     Ok(read)
 }
 
@@ -97,10 +112,12 @@ impl Read {
     /// Reads one text under the name that problems are to show.
     pub fn add(&mut self, name: &str, text: &str) {
         self.files += 1;
+        self.texts.push((name.to_owned(), text.to_owned()));
+        let number = self.texts.len() - 1;
         match definition_file::read_all(name, text) {
             Ok(files) => {
                 for file in files {
-                    let (document, warnings) = document(file);
+                    let (document, warnings) = document(file, number);
                     self.warnings.extend(warnings);
                     self.refuse_twice(name, &document);
                     self.documents.push(document);
@@ -110,33 +127,47 @@ impl Read {
         }
     }
 
+    /// What shows only when all files have been read: sagas that run or start each other in circles, that share objects.
+    pub fn look_at_all(&mut self) {
+        let families =
+            self.documents.iter().filter(|document| document.saga.is_some()).map(|document| (document.id.clone(), document.children())).collect();
+        if let Err(message) = nesting::check(&families) {
+            self.problems.push(whole(self.texts.first().map_or("", |(name, _)| name), message));
+        }
+        let sagas: Vec<&Definition> = self.documents.iter().filter_map(|document| document.saga.as_ref()).collect();
+        for finding in lint::together(&sagas) {
+            let document = self.documents.iter().find(|document| document.saga.is_some() && document.id == finding.saga);
+            let text = document.and_then(|document| self.texts.get(document.text));
+            self.warnings.extend(text.and_then(|(name, text)| definition_file::point_out(name, text, &finding)));
+        }
+    }
+
     /// Two files of one id would mean whichever comes last.
     fn refuse_twice(&mut self, file: &str, document: &Document) {
         if self.documents.iter().any(|other| (other.kind, &other.id) == (document.kind, &document.id)) {
-            self.problems.push(Problem {
-                severity: Severity::Error,
-                file: file.to_owned(),
-                line: 0,
-                column: 0,
-                width: 1,
-                message: format!("{} is defined by another of these files as well", document.id),
-                help: None,
-                excerpt: String::new(),
-            });
+            self.problems.push(whole(file, format!("{} is defined by another of these files as well", document.id)));
         }
     }
 }
 
-fn document(file: File) -> (Document, Vec<Problem>) {
+/// A problem of a file as a whole.
+fn whole(file: &str, message: String) -> Problem {
+    let file = file.to_owned();
+    Problem { severity: Severity::Error, file, line: 0, column: 0, width: 1, message, help: None, excerpt: String::new() }
+}
+
+fn document(file: File, text: usize) -> (Document, Vec<Problem>) {
     match file {
         File::Saga(saga, warnings, source) => {
             let calls = services_of(&saga);
-            let Definition { id, family, version, revision, .. } = saga;
-            (Document { kind: "saga", id, family, version, revision, source, calls }, warnings)
+            let Definition { id, family, version, revision, .. } = &saga;
+            let (id, family, version, revision) = (id.clone(), family.clone(), *version, revision.clone());
+            (Document { kind: "saga", id, family, version, revision, source, calls, saga: Some(saga), text }, warnings)
         }
         File::Services(registry, warnings, source) => {
             let (id, revision) = (registry.id, registry.revision);
-            (Document { kind: "services", family: id.clone(), id, version: 1, revision, source, calls: Vec::new() }, warnings)
+            let calls = Vec::new();
+            (Document { kind: "services", family: id.clone(), id, version: 1, revision, source, calls, saga: None, text }, warnings)
         }
     }
 }

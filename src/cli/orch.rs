@@ -7,7 +7,10 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::code::Code;
-use super::{Threads, admin, block_on, capture, definitions, demo, deploy, finish, init, locks, operate, sagas, tasks, test, token, up, validate};
+use super::{
+    Threads, admin, block_on, capture, definitions, demo, deploy, finish, graph, init, locks, operate, sagas, service, tasks, test, token, up,
+    validate,
+};
 use crate::config;
 use crate::store::orders::Verb as Order;
 
@@ -47,14 +50,22 @@ enum Verb {
     Test(test::Test),
     /// Print the JSON Schema of a kind of file
     Schema(validate::Schema),
-    /// List what is deployed
+    /// List what is deployed, or show what two revisions differ in
     Definitions(definitions::Definitions),
+    /// Put a revision in force again
+    Activate(definitions::Activate),
+    /// Take definitions out of force; sagas under way finish with them
+    Retire(definitions::Retire),
+    /// Draw a saga file
+    Graph(graph::Graph),
     /// List sagas, newest first
     Sagas(sagas::Sagas),
     /// Show one saga, or watch it
     Show(sagas::Show),
     /// Say why a saga waits, or why an event started nothing
     Why(sagas::Why),
+    /// Hold services back, and take them up again
+    Service(service::Service),
     /// Undo what sagas did and end them as cancelled
     Cancel(operate::Order),
     /// Let sagas start nothing new; their limits stand still
@@ -113,6 +124,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
         Verb::Validate(arguments) => validate::validate(&arguments, json),
         Verb::Test(arguments) => test::test(&arguments, json),
         Verb::Schema(arguments) => validate::schema(&arguments),
+        Verb::Graph(arguments) => graph::graph(&arguments),
         Verb::Init(arguments) => init::init(&arguments, json),
         Verb::Grants(arguments) => admin::grants(&arguments),
         Verb::Completions(arguments) => completions(arguments.shell),
@@ -123,6 +135,8 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
             match verb {
                 Verb::Deploy(arguments) => deploy::deploy(&arguments, database, json).await,
                 Verb::Definitions(arguments) => definitions::list(&arguments, database, json).await,
+                Verb::Activate(arguments) => definitions::activate(&arguments, database, json).await,
+                Verb::Retire(arguments) => definitions::retire(&arguments, database, json).await,
                 Verb::Sagas(arguments) => sagas::list(&arguments, database, json).await,
                 Verb::Show(arguments) => sagas::show(&arguments, database, json).await,
                 Verb::Capture(arguments) => capture::capture(&arguments, database, json).await,
@@ -139,6 +153,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
                 Verb::Locks(arguments) => locks::list(&arguments, database, json).await,
                 Verb::Migrate => admin::migrate(database, json).await,
                 Verb::Uninstall(arguments) => admin::uninstall(&arguments, database, json).await,
+                Verb::Service(arguments) => service::service(&arguments, database, json).await,
                 Verb::Token(arguments) => token::token(&arguments, database, json).await,
                 _ => admin::doctor(database, json).await,
             }
@@ -178,6 +193,9 @@ mod tests {
             "hms-orch grants web --as publisher",
             "hms-orch uninstall --dry-run",
             "hms-orch token create --role operator --name ci",
+            "hms-orch service pause payment-svc --reason maintenance",
+            "hms-orch service resume payment-svc",
+            "hms-orch service list --json",
             "hms-orch sagas --state failed,completed --since 1h",
             "hms-orch show 0192ab --watch",
             "hms-orch cancel 0192ab 0192ac --reason why",
@@ -195,12 +213,21 @@ mod tests {
             "hms-orch --json validate a.yaml",
             "hms-orch capture 0192ab --out a.scenario.yaml",
             "hms-orch test sagas a.scenario.yaml --filter approve --junit report.xml --story --json",
+            "hms-orch definitions a.b.v1 --diff",
+            "hms-orch definitions a.b.v1 --diff 0123ab --json",
+            "hms-orch activate a.b.v1 --revision 0123 --reason why",
+            "hms-orch retire a.b.v1 a.b.v2 --reason why",
+            "hms-orch graph a.yaml --format svg",
+            "hms-orch test sagas a.scenario.yaml --filter approve --junit report.xml --story --json",
         ] {
             Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }
         for line in [
             "hms-orch",
             "hms-orch deploy",
+            "hms-orch definitions --diff",
+            "hms-orch retire",
+            "hms-orch graph a.yaml --format png",
             "hms-orch sagas --state lost",
             "hms-orch cancel 0192ab --state running --reason why",
             "hms-orch cancel 0192ab --step pay --reason why",
@@ -209,6 +236,7 @@ mod tests {
             "hms-orch tasks --kind lost",
             "hms-orch grants web",
             "hms-orch up --role boss",
+            "hms-orch service pause payment-svc",
             "hms-orch demo-service other-svc --listen 0.0.0.0:1 --jwks-url http://x/",
         ] {
             assert!(Orch::try_parse_from(line.split(' ')).is_err(), "{line}");

@@ -6,8 +6,10 @@ use serde_json::{Map, Value};
 
 use super::definition::Definition;
 use super::expression::on_big_stack;
+use super::lint::{self, Finding};
 use super::nearest::nearest;
 use super::service::ServiceRegistry;
+pub use outline::{children, step_names};
 use page::Page;
 pub use problem::{Problem, Severity};
 use reader::Reader;
@@ -20,7 +22,9 @@ mod canonical;
 mod cel;
 mod flow;
 mod order;
+mod outline;
 mod page;
+mod place;
 mod problem;
 mod reader;
 mod retry;
@@ -89,6 +93,18 @@ pub fn read_all(file_name: &str, text: &str) -> Result<Vec<File>, Vec<Problem>> 
     on_big_stack(read).unwrap_or_else(|reason| Err(vec![whole_file(file_name, &reason)]))
 }
 
+/// A finding about one of the sagas of a file, at its place; `None` if the file has no such saga, or it counts for nothing there.
+#[must_use]
+pub fn point_out(file_name: &str, text: &str, finding: &Finding) -> Option<Problem> {
+    let page = Page::new(file_name, text.strip_prefix('\u{feff}').unwrap_or(text));
+    let find = || {
+        let documents = tree::of_yaml(&page).ok()?;
+        let is_it = |node: &&Node| matches!(node.get("id"), Some(Node { kind: Kind::Text(id, _), .. }) if *id == finding.saga);
+        place::problem(&page, documents.iter().find(is_it)?, finding)
+    };
+    on_big_stack(find).ok().flatten()
+}
+
 /// Reads the canonical source that [`File`] carried. It gives the same revision.
 ///
 /// # Errors
@@ -129,7 +145,15 @@ fn lower(page: &Page<'_>, node: &Node) -> Result<File, Vec<Problem>> {
     };
     let Reader { mut problems, warnings, .. } = reader;
     match file {
-        Some((Some(definition), _, source)) if problems.is_empty() => Ok(File::Saga(definition, warnings, source)),
+        Some((Some(definition), _, source)) if problems.is_empty() => {
+            let mut warnings = warnings;
+            // A stored file has no text: nobody would read what is said of it.
+            if !page.text.is_empty() {
+                warnings.extend(lint::alone(&definition).iter().filter_map(|finding| place::problem(page, node, finding)));
+                warnings.sort_by_key(|problem| (problem.line, problem.column));
+            }
+            Ok(File::Saga(definition, warnings, source))
+        }
         Some((_, Some(registry), source)) if problems.is_empty() => Ok(File::Services(registry, warnings, source)),
         _ => {
             problems.sort_by_key(|problem| (problem.line, problem.column));
@@ -200,4 +224,4 @@ fn at_line(file: &str, line: usize, message: &str, help: &str) -> Problem {
 }
 
 #[cfg(test)]
-mod tests;
+pub(in crate::core) mod tests;

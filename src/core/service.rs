@@ -11,6 +11,8 @@ pub struct ServiceRegistry {
     pub revision: String,
     /// Its services.
     pub services: Vec<Service>,
+    /// The functions of the database that `sql` steps may name, as `schema.name`.
+    pub functions: Vec<String>,
 }
 
 /// A place that calls can go to.

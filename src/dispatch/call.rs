@@ -14,6 +14,7 @@ use super::connection::{Connection, explain};
 use super::services::{Registry, Target, Tls, native_tls};
 use super::token::Signer;
 use super::{headers, reply};
+use crate::core::breaker::Sign;
 use crate::core::call::{Reply, StepCall};
 use crate::core::failure::TIMED_OUT;
 use crate::core::service::Service;
@@ -94,15 +95,32 @@ impl Dispatcher {
 
     /// The same for an `async` step: the service is told where to report its end (`Hms-Callback-Url`).
     pub async fn call_with_callback(&self, call: &StepCall, callback_url: Option<&str>, now_unix_secs: i64) -> Reply {
+        self.make(call, callback_url, now_unix_secs).await.0
+    }
+
+    /// The same, and what it says about the service. A call that cannot be written says nothing about it.
+    pub async fn make(&self, call: &StepCall, callback_url: Option<&str>, now_unix_secs: i64) -> (Reply, Sign) {
         // Made first, so that signing counts too. A limit beyond the end of time is none.
         let deadline = tokio::time::Instant::now().checked_add(call.timeout);
         let (target, request) = match self.prepare(call, callback_url, now_unix_secs) {
             Ok(prepared) => prepared,
-            Err(reason) => return Reply::NotSent(reason),
+            Err(reason) => return (Reply::NotSent(reason), Sign::Silent),
         };
+        let reply = Self::send(call, &target, request, deadline, now_unix_secs).await;
+        let sign = Sign::of(&reply);
+        (reply, sign)
+    }
+
+    async fn send(
+        call: &StepCall,
+        target: &Target,
+        request: Request<Full<Bytes>>,
+        deadline: Option<tokio::time::Instant>,
+        now_unix_secs: i64,
+    ) -> Reply {
         // Set before a request is handed to its connection, unset only when the connection gives it back untouched.
         let sent = AtomicBool::new(false);
-        let exchange = exchange(&call.service, &target, request, &sent, now_unix_secs);
+        let exchange = exchange(&call.service, target, request, &sent, now_unix_secs);
         let Some(deadline) = deadline else { return exchange.await };
         match tokio::time::timeout_at(deadline, exchange).await {
             Ok(reply) => reply,

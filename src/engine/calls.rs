@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use uuid::Uuid;
 
+use super::breakers::Permit;
 use super::live::Occurrence;
 use super::runner::Message;
 use super::{Worker, measures};
@@ -25,14 +26,23 @@ pub fn spawn(worker: &Arc<Worker>, call: StepCall, id: Uuid, seq: usize) {
     });
 }
 
-async fn make(worker: &Worker, call: &StepCall) -> Reply {
+async fn make(worker: &Arc<Worker>, call: &StepCall) -> Reply {
+    // Asked first, so that calls to a service that is down queue for no slot; and again with the slot, for which it may have
+    // waited long.
+    if let Some(rest) = worker.breakers.held_back(worker, &call.service, call.saga_id) {
+        return Reply::Parked(rest);
+    }
     // The semaphore is never closed.
     let _slot = worker.slots.acquire().await;
+    let probe = match worker.breakers.ask(worker, &call.service, call.saga_id).await {
+        Permit::Call(probe) => probe,
+        Permit::Park(rest) => return Reply::Parked(rest),
+    };
     worker.lease.fresh().await;
     worker.vitals.slots_used.fetch_add(1, Ordering::Relaxed);
     let began = Instant::now();
-    let reply = worker.dispatcher.call(call, worker.clock.now().unix_seconds()).await;
+    let (reply, sign) = worker.dispatcher.make(call, None, worker.clock.now().unix_seconds()).await;
     worker.vitals.slots_used.fetch_sub(1, Ordering::Relaxed);
     measures::call(&call.service, &reply, began.elapsed());
-    reply
+    worker.breakers.report(worker, &call.service, probe, sign, reply).await
 }

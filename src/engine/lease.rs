@@ -83,8 +83,9 @@ pub struct Vitals {
     pub session_pid: AtomicI32,
 }
 
-/// Beats until the lease is lost or the worker stops; rings `orphans` when somebody else died.
-pub async fn keep(store: Store, lease: &Lease, clock: &Clock, vitals: &Vitals, orphans: &Notify, stop: CancellationToken) {
+/// Beats until the lease is lost or the worker stops; rings `orphans` when somebody else died, `breakers` while services are
+/// held back.
+pub async fn keep(store: Store, lease: &Lease, clock: &Clock, vitals: &Vitals, orphans: &Notify, breakers: &Notify, stop: CancellationToken) {
     let mut watched = HashMap::new();
     let mut pause = Duration::ZERO;
     loop {
@@ -105,6 +106,9 @@ pub async fn keep(store: Store, lease: &Lease, clock: &Clock, vitals: &Vitals, o
                 lease.refresh(sent);
                 clock.set(beat.now, sent + sent.elapsed() / 2);
                 lease.free_elsewhere.store(beat.peers.iter().map(|peer| peer.free_slots).sum(), Ordering::Relaxed);
+                if beat.holding {
+                    breakers.notify_one();
+                }
                 if beat.peers.iter().any(|peer| peer.session_gone) {
                     pause = pause.min(SECOND_LOOK);
                 }

@@ -15,7 +15,7 @@ use crate::core::machine::{Advance, Emission, Input};
 use crate::core::matching::Deployed;
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::reply;
-use crate::core::saga::{Saga, SagaState, StepProgress};
+use crate::core::saga::{Saga, SagaState, StepProgress, Wait};
 use crate::core::story::StoryLine;
 use crate::core::time::Timestamp;
 use crate::store::claim::{Kin, Loaded};
@@ -194,6 +194,22 @@ impl Live {
         }
     }
 
+    /// A saga that was woken because its service is back has its parked steps due at once: the time in their rows is the time
+    /// by which it would have looked by itself.
+    pub fn unpark(&mut self, now: Timestamp, is_back: impl Fn(&str) -> bool) {
+        for (progress, step) in self.saga.steps.iter_mut().zip(&self.deployed.definition.steps) {
+            if is_parked(progress) && step.calls().any(|call| is_back(&call.service)) {
+                progress.due_at = Some(now);
+            }
+        }
+    }
+
+    /// The services that its parked steps wait for.
+    pub fn parked_at(&self) -> impl Iterator<Item = &str> {
+        let parked = self.saga.steps.iter().zip(&self.definition().steps).filter(|(progress, _)| is_parked(progress));
+        parked.flat_map(|(_, step)| step.calls().map(|call| call.service.as_str()))
+    }
+
     /// The write for what the machine decided; with `release` the saga is let go of, until `next_due` if it is not at its end.
     #[must_use]
     pub fn write(&mut self, advance: &Advance, release: bool, next_due: Option<Timestamp>, extras: Extras, told: Vec<EventRow>) -> SagaWrite {
@@ -226,6 +242,10 @@ impl Live {
             extras: if extras.is_empty() { None } else { Some(Box::new(extras)) },
         }
     }
+}
+
+fn is_parked(progress: &StepProgress) -> bool {
+    progress.waits_for() == Some(Wait::Service) || progress.undo_waits_for() == Some(Wait::Service)
 }
 
 /// The ledger row of an emission.

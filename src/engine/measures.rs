@@ -52,6 +52,16 @@ pub fn call(service: &str, reply: &Reply, took: Duration) {
     metrics::histogram!("hms_call_seconds", "service" => service.to_owned(), "reply" => class).record(took.as_secs_f64());
 }
 
+/// A breaker opened.
+pub fn service_opened(service: &str) {
+    metrics::counter!("hms_service_opened_total", "service" => service.to_owned()).increment(1);
+}
+
+/// Whether the steps of a service are parked, 1 or 0.
+pub fn service_parked(service: &str, parked: bool) {
+    metrics::gauge!("hms_service_parked", "service" => service.to_owned()).set(if parked { 1.0 } else { 0.0 });
+}
+
 /// The first call of a saga goes out.
 pub fn first_call(since_event: Duration) {
     metrics::histogram!("hms_event_to_first_call_seconds").record(since_event.as_secs_f64());

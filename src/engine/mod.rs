@@ -27,6 +27,7 @@ use crate::store::partitions;
 use crate::store::workers::{self, Registration};
 use crate::store::{Error, Store};
 
+pub mod breakers;
 pub mod calls;
 pub mod claimer;
 pub mod clock;
@@ -43,6 +44,7 @@ pub mod runner;
 pub mod said;
 mod telling;
 
+use breakers::Breakers;
 use clock::Clock;
 use committer::Committer;
 use definitions::Definitions;
@@ -94,6 +96,7 @@ pub struct Worker {
     clock: Clock,
     vitals: Vitals,
     slots: Semaphore,
+    breakers: Breakers,
     owned: AtomicUsize,
     messages: mpsc::UnboundedSender<Message>,
     story: Option<mpsc::Sender<StoryLine>>,
@@ -107,9 +110,14 @@ pub struct Worker {
 }
 
 impl Worker {
+    /// How many sagas fit into memory.
+    fn capacity(&self) -> usize {
+        self.options.concurrency * SAGAS_PER_SLOT
+    }
+
     /// How many more sagas fit into memory.
     fn room(&self) -> usize {
-        (self.options.concurrency * SAGAS_PER_SLOT).saturating_sub(self.owned.load(Ordering::Relaxed))
+        self.capacity().saturating_sub(self.owned.load(Ordering::Relaxed))
     }
 
     fn take_on(&self) {
@@ -119,7 +127,7 @@ impl Worker {
     fn let_go(&self) {
         let before = self.owned.fetch_sub(1, Ordering::Relaxed);
         // Waking the router for every single place would be a wake-up storm: a quarter of them is worth a batch.
-        let all = self.options.concurrency * SAGAS_PER_SLOT;
+        let all = self.capacity();
         if before >= all || all - before == all / 4 || before == 1 {
             self.router_bell.notify_one();
         }
@@ -218,6 +226,7 @@ impl Engine {
         tasks.spawn(keep(Arc::clone(&worker), beating.clone()));
         tasks.spawn(Router::new(Arc::clone(&worker)).run(taking.clone()));
         tasks.spawn(claimer::run(Arc::clone(&worker), taking.clone()));
+        tasks.spawn(watch_breakers(Arc::clone(&worker), beating.clone()));
         tasks.spawn(sweep(self.store.clone(), taking.clone()));
         let runner = Runner::new(Arc::clone(&worker), writes);
         tokio::select! {
@@ -256,6 +265,8 @@ impl Engine {
         let beat = workers::beat(&client, no, 0, None).await?;
         let definitions = Definitions::default();
         definitions.reload(&client, &self.dispatcher).await?;
+        let breakers = Breakers::default();
+        breakers.load(&client).await?;
         info!(worker = no, worker.id = %registration.id, "started");
         Ok(Worker {
             options: self.options.clone(),
@@ -266,6 +277,7 @@ impl Engine {
             clock: Clock::new(beat.now),
             vitals: Vitals::default(),
             slots: Semaphore::new(self.options.concurrency),
+            breakers,
             owned: AtomicUsize::new(0),
             messages,
             story: self.story.clone(),
@@ -278,7 +290,11 @@ impl Engine {
 }
 
 async fn keep(worker: Arc<Worker>, stop: CancellationToken) {
-    lease::keep(worker.store.clone(), &worker.lease, &worker.clock, &worker.vitals, &worker.orphans, stop).await;
+    lease::keep(worker.store.clone(), &worker.lease, &worker.clock, &worker.vitals, &worker.orphans, &worker.breakers.bell, stop).await;
+}
+
+async fn watch_breakers(worker: Arc<Worker>, stop: CancellationToken) {
+    worker.breakers.watch(Arc::clone(&worker), stop).await;
 }
 
 async fn sweep(store: Store, stop: CancellationToken) {

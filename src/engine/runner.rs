@@ -34,6 +34,8 @@ use crate::store::inputs::InputRow;
 
 /// Waits longer than this are not kept in memory: the saga is let go of until it is due.
 const PARK_AFTER: Duration = Duration::from_secs(5);
+/// A timer that changed nothing rings again no sooner than this.
+const RING_AGAIN: Duration = Duration::from_millis(100);
 /// Most messages handled between two looks at the timers.
 const MESSAGES_MAX: usize = 512;
 
@@ -44,12 +46,17 @@ pub enum Message {
     Owned(Box<Live>),
     /// Something happened to a saga.
     Happened(Uuid, Occurrence),
+    /// Sagas that wait for a parked service may try it again: all of them, or one that probes it.
+    Reopened {
+        /// Its name.
+        service: String,
+        /// All of them.
+        all: bool,
+    },
     /// A write could not be stored: the saga as the database has it, the attempt that led to it, and why.
     Reloaded(Box<Loaded>, Arc<Deployed>, Option<(usize, Action, u32)>, String),
     /// Lets go of a saga that cannot be helped here.
     Forget(Uuid),
-    /// A service takes calls again.
-    Reopened(String),
     /// What others had to say to sagas that are owned here.
     Said(Vec<InputRow>),
     /// Which of these sagas, that the table says are this worker's, are not here.
@@ -125,9 +132,9 @@ impl Runner {
         match message {
             Message::Owned(live) => self.own(*live),
             Message::Happened(id, occurrence) => self.happen(id, occurrence),
+            Message::Reopened { service, all } => self.reopen(&service, all),
             Message::Reloaded(loaded, deployed, cause, reason) => self.mend(*loaded, &deployed, cause, &reason),
             Message::Forget(id) => self.forget(id),
-            Message::Reopened(service) => self.reopen(&service),
             Message::Said(inputs) => {
                 for said in inputs {
                     self.say(said);
@@ -141,9 +148,11 @@ impl Runner {
         }
     }
 
-    fn own(&mut self, live: Live) {
+    fn own(&mut self, mut live: Live) {
         let id = live.saga.id;
         let fresh_start = live.saga.state == SagaState::Running && live.rev == 0 && live.epoch == 0;
+        let now = self.worker.clock.now();
+        live.unpark(now, |service| self.worker.breakers.wants(service, now));
         if self.sagas.insert(id, live).is_some() {
             // It was let go of, and claimed again before the answer came: it is one saga, not two.
             self.worker.let_go();
@@ -167,11 +176,14 @@ impl Runner {
         }
     }
 
-    /// Steps that wait for a service are tried again.
-    fn reopen(&mut self, service: &str) {
-        let waits = |live: &Live| live.saga.steps.iter().any(|step| step.wait == Some(Wait::Service));
-        let waiting: Vec<Uuid> = self.sagas.iter().filter(|(_, live)| waits(live)).map(|(id, _)| *id).collect();
-        for id in waiting {
+    /// Tells sagas that wait for a service to try it again.
+    fn reopen(&mut self, service: &str, all: bool) {
+        if self.stopping {
+            return;
+        }
+        let waiting = self.sagas.iter().filter(|(_, live)| live.parked_at().any(|parked| parked == service)).map(|(id, _)| *id);
+        let ids: Vec<Uuid> = if all { waiting.collect() } else { waiting.take(1).collect() };
+        for id in ids {
             self.happen(id, Occurrence::Reopened(service.to_owned()));
         }
     }
@@ -217,7 +229,10 @@ impl Runner {
         // Whatever has still to be told comes first.
         let release = (self.stopping || may_park(&live.saga, now)) && live.waiting.is_empty();
         if !changed && (!release || live.saga.in_flight().next().is_some()) {
-            self.set_timer(id);
+            // What rang without effect must not ring again at once: the runner would do nothing else.
+            if let Some(due) = live.saga.next_due() {
+                self.timers.push(Reverse((due.max(now.plus(RING_AGAIN)), id)));
+            }
             return;
         }
         // A saga with a call in flight stays here until the reply, whatever else is decided.

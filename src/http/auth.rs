@@ -79,6 +79,8 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/v1/definitions", Read),
     ("GET", "/v1/definitions/{id}", Read),
     ("PUT", "/v1/definitions/{id}", Administer),
+    ("POST", "/v1/definitions/{id}/activate", Administer),
+    ("POST", "/v1/definitions/{id}/retire", Administer),
     ("GET", "/v1/events", Read),
     ("POST", "/v1/events", Publish),
     ("GET", "/v1/events/{id}", Read),

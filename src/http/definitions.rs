@@ -11,6 +11,7 @@ use utoipa::{IntoParams, ToSchema};
 use super::auth::Caller;
 use super::cloudevent::media_type;
 use super::problem::{Document, Item, Problem};
+use super::revisions::{self, Revisions};
 use super::{AppState, limits, paging};
 use crate::core::definition_file::{self, File};
 use crate::store::definitions::{self, NewDefinition, Order, Outcome};
@@ -46,25 +47,24 @@ pub(super) async fn list_definitions(State(state): State<AppState>, uri: Uri, Qu
     Ok(paging::answer(&uri, page, |definition| definition.id.clone()))
 }
 
-/// All revisions of one definition.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Revisions {
-    /// Full id.
-    id: String,
-    /// Newest first, at most 200.
-    revisions: Vec<Definition>,
+/// What to compare with.
+#[derive(Debug, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(super) struct GetQuery {
+    /// The first digits of another revision, or the id of another definition: what the newest revision differs in from it.
+    diff: Option<String>,
 }
 
-/// Shows the revisions of one definition.
-#[utoipa::path(get, path = "/v1/definitions/{id}", tag = "definitions", params(("id" = String, Path, description = "Full id")),
+/// Shows the revisions of one definition, and what it differs in from another one.
+#[utoipa::path(get, path = "/v1/definitions/{id}", tag = "definitions", params(("id" = String, Path, description = "Full id"), GetQuery),
     responses((status = 200, body = Revisions), (status = 404, body = Document)))]
-pub(super) async fn get_definition(State(state): State<AppState>, Path(id): Path<String>) -> Result<Json<Revisions>, Problem> {
-    let revisions = state.read.revisions(&id).await?;
-    if revisions.is_empty() {
-        return Err(Problem::not_found(format!("no definition has the id {id}")));
-    }
-    Ok(Json(Revisions { id, revisions }))
+pub(super) async fn get_definition(
+    State(state): State<AppState>,
+    Path(id): Path<String>,
+    Query(query): Query<GetQuery>,
+) -> Result<Json<Revisions>, Problem> {
+    Ok(Json(revisions::of(&state, id, query.diff.as_deref()).await?))
 }
 
 /// Why it is deployed.
@@ -74,6 +74,9 @@ pub(super) async fn get_definition(State(state): State<AppState>, Path(id): Path
 pub(super) struct PutQuery {
     /// For the record.
     reason: Option<String>,
+    /// Whether the other versions of the family are retired. No, unless said.
+    #[serde(default)]
+    replace: bool,
 }
 
 /// What was deployed.
@@ -90,6 +93,8 @@ pub struct Receipt {
     outcome: &'static str,
     /// The revision that was active before, if another one was.
     replaced: Option<String>,
+    /// Other versions of the family that were retired.
+    retired: Vec<String>,
     /// What is allowed but probably not meant.
     warnings: Vec<Item>,
 }
@@ -129,17 +134,25 @@ pub(super) async fn put_definition(
         revision: &file.revision,
         source: &file.source,
     };
-    let order = Order { by: &caller.name, reason: query.reason.as_deref(), replace: false };
+    let order = Order { by: &caller.name, reason: query.reason.as_deref(), replace: query.replace };
     let deployed = definitions::deploy(&state.store, &[new], order).await?;
     let deployed = deployed.into_iter().next().ok_or_else(|| Problem::internal("deploying one file told of none"))?;
     let status = if deployed.outcome == Outcome::Unchanged { StatusCode::OK } else { StatusCode::CREATED };
+    let mut warnings: Vec<Item> = file.warnings.iter().map(item_of).collect();
+    let children = definition_file::children(&file.source);
+    if !children.is_empty() {
+        let missing = definitions::missing_children(&**state.store.client().await?, &children).await?;
+        let detail = |child: &String| format!("the saga {child}, which a step runs, is not deployed: the step fails until it is");
+        warnings.extend(missing.iter().map(|child| Item { detail: detail(child), pointer: None, line: None, column: None }));
+    }
     let receipt = Receipt {
         kind: file.kind.to_owned(),
         id,
         revision: file.revision,
         outcome: deployed.outcome.as_str(),
         replaced: deployed.replaced,
-        warnings: file.warnings.iter().map(item_of).collect(),
+        retired: deployed.retired,
+        warnings,
     };
     Ok((status, Json(receipt)).into_response())
 }

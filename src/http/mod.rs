@@ -35,6 +35,7 @@ pub mod page;
 pub mod paging;
 pub mod problem;
 pub mod readiness;
+pub mod revisions;
 pub mod sagas;
 pub mod server;
 pub mod tasks;
@@ -90,6 +91,8 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(callbacks::beat_step))
         .routes(routes!(definitions::list_definitions))
         .routes(routes!(definitions::get_definition, definitions::put_definition))
+        .routes(routes!(revisions::activate_definition))
+        .routes(routes!(revisions::retire_definition))
         .routes(routes!(machine::get_metrics))
         .routes(routes!(machine::get_health))
         .routes(routes!(machine::get_live))

@@ -6,6 +6,8 @@ use serde_json::Value;
 use tokio_postgres::{GenericClient, Row, Transaction};
 
 use super::{Error, Store};
+use crate::core::definition_file::{children, step_names};
+use crate::core::nesting::{self, Families};
 
 /// A file to deploy.
 #[derive(Clone, Debug)]
@@ -90,7 +92,7 @@ pub struct StoredDefinition {
 /// Deploys all files or none, and says what became of each, in their order. What is unchanged leaves no trace.
 ///
 /// # Errors
-/// `Refused` when a service would be defined by two files; `Postgres` when the database refuses.
+/// `Refused` when a service would be defined by two files, or sagas would run each other in a circle or too deep; `Postgres` when the database refuses.
 pub async fn deploy(store: &Store, definitions: &[NewDefinition<'_>], order: Order<'_>) -> Result<Vec<Deployed>, Error> {
     let mut client = store.client().await?;
     let transaction = client.transaction().await?;
@@ -103,9 +105,52 @@ pub async fn deploy(store: &Store, definitions: &[NewDefinition<'_>], order: Ord
         }
         deployed.push(done);
     }
-    refuse_service_in_two_files(&transaction).await?;
+    check(&transaction).await?;
     transaction.commit().await?;
     Ok(deployed)
+}
+
+/// What became of activating a file.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Activated {
+    /// The revision that is active now.
+    pub revision: String,
+    /// Whether it was active before.
+    pub unchanged: bool,
+    /// The revision that was active before, if another one was.
+    pub replaced: Option<String>,
+}
+
+/// Puts a revision in force again: the one that begins with `revision`, else the newest. `None` if there is none.
+///
+/// # Errors
+/// `Refused` when several revisions begin so, and as in [`deploy`]; `Postgres` when the database refuses.
+pub async fn activate(store: &Store, kind: &str, id: &str, revision: Option<&str>, order: Order<'_>) -> Result<Option<Activated>, Error> {
+    let mut client = store.client().await?;
+    let transaction = client.transaction().await?;
+    one_at_a_time(&transaction).await?;
+    let rows = transaction
+        .query(
+            "select no, revision, state from syncor.definition
+              where kind = $1 and id = $2 and starts_with(revision, coalesce($3, '')) order by no desc limit 200",
+            &[&kind, &id, &revision],
+        )
+        .await?;
+    let Some(row) = rows.first() else { return Ok(None) };
+    if revision.is_some() && rows.len() > 1 {
+        return Err(Error::Refused(format!("{} revisions of {id} begin so: give more digits", rows.len())));
+    }
+    let (no, found): (i32, String) = (row.get(0), row.get(1));
+    if row.get::<_, &str>(2) == "active" {
+        return Ok(Some(Activated { revision: found, unchanged: true, replaced: None }));
+    }
+    let replaced = transaction.query_opt(RETIRE, &[&kind, &id]).await?.map(|row| row.get::<_, String>(0));
+    transaction.execute("update syncor.definition set state = 'active', retired_at = null where no = $1", &[&no]).await?;
+    check(&transaction).await?;
+    let place = replaced.as_ref().map(|old| format!(" in place of {}", short(old))).unwrap_or_default();
+    record(&transaction, "deploy", id, order, &format!("activated {}{place}", short(&found))).await?;
+    transaction.commit().await?;
+    Ok(Some(Activated { revision: found, unchanged: false, replaced }))
 }
 
 /// Retires the active revision of a file; `false` if there is none. Sagas under way finish with it.
@@ -122,6 +167,19 @@ pub async fn retire(store: &Store, kind: &str, id: &str, order: Order<'_>) -> Re
     }
     transaction.commit().await?;
     Ok(retired.is_some())
+}
+
+/// `saga` or `services`, whichever has the id; `None` if nothing has.
+///
+/// # Errors
+/// `Refused` when both have; `Postgres` when the database cannot be asked.
+pub async fn kind_of(client: &impl GenericClient, id: &str) -> Result<Option<String>, Error> {
+    let rows = client.query("select distinct kind from syncor.definition where id = $1", &[&id]).await?;
+    match rows.as_slice() {
+        [] => Ok(None),
+        [row] => Ok(Some(row.get(0))),
+        _ => Err(Error::Refused(format!("{id} is a saga and a services file: deploy one of them under another id"))),
+    }
 }
 
 /// The revision of the catalogue and everything that is active, as of one moment.
@@ -196,9 +254,9 @@ async fn deploy_one(transaction: &Transaction<'_>, new: &NewDefinition<'_>, orde
         None => {
             transaction
                 .execute(
-                    "insert into syncor.definition (kind, id, family, version, revision, source, deployed_by)
-                     values ($1, $2, $3, $4, $5, $6, $7)",
-                    &[&new.kind, &new.id, &new.family, &new.version, &new.revision, &new.source, &order.by],
+                    "insert into syncor.definition (kind, id, family, version, revision, source, steps, deployed_by)
+                     values ($1, $2, $3, $4, $5, $6, $7, $8)",
+                    &[&new.kind, &new.id, &new.family, &new.version, &new.revision, &new.source, &step_names(new.source), &order.by],
                 )
                 .await?;
             if rows.is_empty() { Outcome::New } else { Outcome::NewRevision }
@@ -230,6 +288,29 @@ async fn retire_family_versions(transaction: &Transaction<'_>, new: &NewDefiniti
     }
     retired.sort();
     Ok(retired)
+}
+
+/// What must hold of all active files together.
+async fn check(transaction: &Transaction<'_>) -> Result<(), Error> {
+    refuse_service_in_two_files(transaction).await?;
+    let rows = transaction.query("select id, source from syncor.definition where kind = 'saga' and state = 'active'", &[]).await?;
+    let sagas: Families = rows.iter().map(|row| (row.get(0), children(&row.get::<_, Value>(1)))).collect();
+    nesting::check(&sagas).map_err(Error::Refused)
+}
+
+/// Children of these sagas that are not deployed, sorted.
+///
+/// # Errors
+/// `Postgres` when the database cannot be asked.
+pub async fn missing_children(client: &impl GenericClient, children: &[String]) -> Result<Vec<String>, Error> {
+    let rows = client
+        .query(
+            "select distinct c.id from unnest($1::text[]) c(id)
+              where not exists (select from syncor.definition d where d.kind = 'saga' and d.id = c.id and d.state = 'active') order by c.id",
+            &[&children],
+        )
+        .await?;
+    Ok(rows.iter().map(|row| row.get(0)).collect())
 }
 
 /// A name in two files would mean whichever is read last.

@@ -9,6 +9,7 @@ use std::sync::Arc;
 use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Timeouts};
 use tokio_postgres::error::SqlState;
 
+pub mod breaker;
 pub mod bulk;
 pub mod callbacks;
 pub mod claim;

@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use tokio_postgres::Client;
 
+use crate::support::invariants::hold;
 use crate::support::saga::{count, ended, publish, saga_in, saga_with, steps, waits_for};
 use crate::support::stub::{Answer, Stub};
 use crate::support::worker::{Worker, deploy};
@@ -58,6 +59,7 @@ async fn a_callback_ends_the_step_once() {
     let context: serde_json::Value =
         client.query_one("select context from syncor.steps where saga_id = $1 and name = 'send'", &[&saga]).await.unwrap().get(0);
     assert_eq!(context, json!({"sent": 5}));
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -77,6 +79,7 @@ async fn silence_is_of_unknown_effect_and_a_late_success_is_told_to_a_human() {
         (count(&client, "select count(*) from syncor.human_tasks where kind = 'late_effect' and status = 'open'").await == 1).then_some(())
     })
     .await;
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -100,6 +103,7 @@ async fn heartbeats_prolong_a_step() {
     assert_eq!(steps(&client, saga).await[0], "send waiting/none");
     assert_eq!(complete(&client, &token, "ok").await, "accepted");
     assert_eq!(ended(&client, event).await.state, "completed");
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -116,4 +120,5 @@ async fn an_error_fails_the_step_and_its_saga() {
     let failed = ended(&client, event).await;
     assert_eq!((failed.state.as_str(), failed.clean), ("failed", true), "{failed:?}");
     assert_eq!(stub.called("/cancel"), 0, "a step that says it failed is not undone");
+    hold(&client, &stub.journal()).await;
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::invariants::hold;
 use crate::support::saga::{count, order, publish, saga_with, steps, waits_for};
 use crate::support::stub::{Answer, Gate, Stub};
 use crate::support::worker::{Worker, deploy};
@@ -47,6 +48,7 @@ async fn a_child_that_completed_is_undone_as_one_when_its_parent_fails() {
     assert_eq!(journal[5].body["key"], json!(format!("{child}/a1/do")), "the undo names what it undoes");
     assert_eq!(journal[5].header("hms-saga-id"), undo.to_string());
     assert_eq!(steps(&client, undo).await, ["a1 succeeded/compensated", "a2 succeeded/compensated"]);
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -121,6 +123,7 @@ async fn children_go_eight_deep_and_one_more_is_refused_at_run_time() {
     assert!(deepest >= 1);
     assert_eq!(stub.called("/leaf"), 1);
     worker.stop().await;
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -145,4 +148,5 @@ async fn a_child_shares_the_locks_of_its_root_and_asks_for_no_others() {
     .await;
     assert_eq!(stub.called("/b"), 0);
     assert_eq!(count(&client, "select count(*) from syncor.lock_ticket").await, 0);
+    hold(&client, &stub.journal()).await;
 }

@@ -8,6 +8,10 @@ mod support;
 mod acceptance;
 // Callback tokens in the database: one end, told once.
 mod callbacks_sql;
+// Services that are down, come back, are paused.
+mod breaker;
+// Real sagas, captured as scenarios that pass.
+mod capture;
 // Files on the command line: validated, deployed, begun with.
 mod async_steps;
 mod children;

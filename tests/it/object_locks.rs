@@ -6,6 +6,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::support::invariants::hold;
 use crate::support::process::Process;
 use crate::support::saga::{count, decide, ended, open_task, order, publish, saga_in, saga_with, waits_for};
 use crate::support::stub::{Answer, Gate, Stub};
@@ -66,6 +67,7 @@ async fn a_hundred_sagas_on_one_object_take_turns_in_order_though_a_worker_dies(
         .collect();
     assert_eq!(granted, asked, "first come, first served");
     assert_eq!(count(&client, "select count(*) from syncor.lock_ticket").await, 0, "no lock is left behind");
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -96,6 +98,7 @@ async fn a_lock_is_kept_while_a_human_decides_and_waiters_can_give_up() {
     let freed = ended(&client, holder).await;
     assert_eq!((freed.state.as_str(), freed.clean), ("failed", true), "{freed:?}");
     saga_in(&client, waiter, &["comp_failed"], Duration::from_secs(20)).await;
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -121,4 +124,5 @@ async fn a_busy_lock_rejects_or_times_out_where_that_is_asked_for() {
     assert_eq!(ended(&client, first).await.state, "completed");
     assert_eq!(count(&client, "select count(*) from syncor.events where type = 'saga.rejected'").await, 2);
     assert_eq!(count(&client, "select count(*) from syncor.lock_ticket").await, 0);
+    hold(&client, &stub.journal()).await;
 }

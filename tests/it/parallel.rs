@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::invariants::hold;
 use crate::support::saga::{ended, publish, saga_with, steps};
 use crate::support::stub::{Answer, Gate, Stub};
 use crate::support::worker::{Worker, deploy};
@@ -68,6 +69,7 @@ async fn a_failure_in_a_group_waits_for_what_is_in_flight_and_undoes_in_reverse(
             "last cancelled/none"
         ]
     );
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -89,6 +91,7 @@ async fn a_group_runs_at_most_so_many_branches_and_can_let_them_finish() {
     gate.open();
     assert_eq!(ended(&client, event).await.state, "completed");
     assert_eq!(stub.calls(), 6);
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -112,4 +115,5 @@ async fn two_hundred_steps_work_in_a_row_and_side_by_side() {
     })
     .await;
     assert_eq!((stub.called("/row"), stub.called("/side"), stub.called("/undo")), (200, 200, 0));
+    hold(&client, &stub.journal()).await;
 }

@@ -4,6 +4,7 @@ use std::time::Duration;
 
 use serde_json::json;
 
+use crate::support::invariants::hold;
 use crate::support::saga::{count, decide, ended, open_task, order, publish, saga_in, saga_with, waits_for};
 use crate::support::stub::{Answer, Gate, Stub};
 use crate::support::worker::{Worker, deploy};
@@ -86,4 +87,5 @@ async fn past_the_pivot_a_failure_waits_for_a_human_and_nothing_is_undone() {
     assert_eq!(ended(&client, event).await.state, "completed");
     assert_eq!(stub.called("/free"), 0);
     assert_eq!(count(&client, "select count(*) from syncor.human_tasks where status = 'open'").await, 0);
+    hold(&client, &stub.journal()).await;
 }

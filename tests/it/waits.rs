@@ -5,6 +5,7 @@ use std::time::Duration;
 use serde_json::json;
 use uuid::Uuid;
 
+use crate::support::invariants::hold;
 use crate::support::saga::{count, decide, ended, open_task, order, publish, saga_in, saga_with, steps, waits_for};
 use crate::support::stub::{Answer, Gate, Stub};
 use crate::support::worker::{Worker, deploy};
@@ -47,6 +48,7 @@ async fn an_event_ends_a_wait_whether_it_comes_before_or_after_it() {
     for table in ["syncor.wait", "syncor.input"] {
         assert_eq!(count(&client, &format!("select count(*) from {table}")).await, 0, "{table}");
     }
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -74,6 +76,7 @@ async fn a_wait_that_is_in_vain_is_undone_or_goes_to_a_human_or_is_left_out() {
     let task = open_task(&client, asking.id, "step_failed").await;
     assert_eq!(decide(&client, task, "skip").await.0, "applied");
     assert_eq!(ended(&client, hitl).await.state, "completed");
+    hold(&client, &stub.journal()).await;
 }
 
 const APPROVAL: &str = "steps:
@@ -121,6 +124,7 @@ async fn people_approve_and_reject_and_only_one_of_them_decides() {
     let task = open_task(&client, saga, "approval").await;
     let refused = decide(&client, task, "approve").await;
     assert_eq!(refused.0, "refused", "four eyes: {refused:?}");
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -146,6 +150,7 @@ async fn timers_ring_and_a_pause_stops_them() {
     assert!(left > 0.0 || stub.calls() > 0, "the time of the pause was given back: {left}");
     assert_eq!(ended(&client, event).await.state, "completed");
     assert_eq!(stub.calls(), 1);
+    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -165,4 +170,5 @@ async fn an_event_cancels_a_saga() {
     assert_eq!((cancelled.state.as_str(), cancelled.clean), ("cancelled", true), "{cancelled:?}");
     assert_eq!(stub.paths().last().map(String::as_str), Some("/unpay"));
     waits_for(&client, one, "timer").await;
+    hold(&client, &stub.journal()).await;
 }

@@ -13,9 +13,12 @@ mod expression;
 mod saga;
 mod step;
 
-/// The JSON Schema (draft 7, which editors know best) of a kind of file: `saga` or `services`.
+/// The JSON Schema (draft 7, which editors know best) of a kind of file: `saga`, `services` or `scenario`.
 #[must_use]
 pub fn schema(kind: &str) -> Option<Value> {
+    if kind == "scenario" {
+        return Some(super::scenario::schema::schema());
+    }
     let generator = SchemaSettings::draft07().into_generator();
     let mut schema = match kind {
         "saga" => generator.into_root_schema_for::<SagaFile>(),
@@ -74,6 +77,9 @@ pub(super) struct ServicesFile {
     /// The services by the name that sagas use.
     #[schemars(extend("propertyNames" = {"pattern": "^[A-Za-z0-9][A-Za-z0-9._-]*$"}))]
     services: BTreeMap<String, ServiceMap>,
+    /// The only functions of the database that `sql` steps may name: `schema.name`.
+    #[schemars(extend("uniqueItems" = true), inner(regex(pattern = r"^[a-z_][a-z0-9_]{0,62}\.[a-z_][a-z0-9_]{0,62}$")))]
+    functions: Option<Vec<String>>,
 }
 
 /// A place that calls can go to.

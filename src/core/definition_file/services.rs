@@ -7,8 +7,9 @@ use super::super::service::{HeaderSource, Network, Service, ServiceRegistry};
 use super::call::is_header_name;
 use super::reader::{Keys, Reader, is_id};
 use super::tree::{Kind, Node, Place};
+use super::work::function;
 
-pub(super) const SERVICES: Keys = Keys { of: "a services file", known: &["id", "services"], later: &["functions"], extensible: true };
+pub(super) const SERVICES: Keys = Keys { of: "a services file", known: &["id", "services", "functions"], later: &[], extensible: true };
 pub(super) const SERVICE: Keys =
     Keys { of: "a service", known: &["url", "audience", "maxConcurrent", "ratePerSecond", "allow", "headers"], later: &[], extensible: false };
 /// Parts of names of headers that carry secrets.
@@ -36,7 +37,29 @@ pub(super) fn read(reader: &mut Reader<'_>, node: &Node, id: String, revision: S
             reader.error(list.place, format!("`services` must be a map of names to services, not {}", list.what()), None);
         }
     }
-    (reader.problems.len() == before).then_some(ServiceRegistry { id, revision, services })
+    let functions = reader.given(node, "functions").map(|list| functions(reader, list)).unwrap_or_default();
+    (reader.problems.len() == before).then_some(ServiceRegistry { id, revision, services, functions })
+}
+
+/// The only functions that `sql` steps may name.
+fn functions(reader: &mut Reader<'_>, node: &Node) -> Vec<String> {
+    let Kind::List(items) = &node.kind else {
+        reader.error(node.place, format!("`functions` must be a list of names such as `benefits.book`, not {}", node.what()), None);
+        return Vec::new();
+    };
+    let mut functions: Vec<String> = Vec::new();
+    for item in items {
+        if reader.is_full() {
+            break;
+        }
+        let Some(sql) = function(reader, item) else { continue };
+        if functions.contains(&sql.function) {
+            reader.error(item.place, format!("`{}` is here twice", sql.function), None);
+        } else {
+            functions.push(sql.function);
+        }
+    }
+    functions
 }
 
 fn service(reader: &mut Reader<'_>, name: &str, node: &Node) -> Option<Service> {
@@ -63,7 +86,11 @@ fn address(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
         Ok(url) if !matches!(url.scheme(), "http" | "https") => {
             (format!("`{}` is no scheme of a service", url.scheme()), Some("write http or https"))
         }
-        Ok(url) if !url.username().is_empty() || url.password().is_some() => {
+        // A parser of URLs forgives what an editor's schema does not: `https:/host`, `https:///host`, `HTTPS://host`.
+        Ok(_) if host_of(text).is_none_or(str::is_empty) => {
+            (format!("`{text}` is no URL of a service"), Some("write http://host:port or https://host"))
+        }
+        Ok(url) if !url.username().is_empty() || url.password().is_some() || host_of(text).is_some_and(|host| host.contains('@')) => {
             ("a URL must not hold a user or password".to_owned(), Some("send a header with `secret://env/NAME`"))
         }
         Ok(url) if url.query().is_some() || url.fragment().is_some() => ("the URL of a service has no query and no fragment".to_owned(), None),
@@ -71,6 +98,12 @@ fn address(reader: &mut Reader<'_>, node: &Node) -> Option<String> {
     };
     reader.error(node.place, problem, help);
     None
+}
+
+/// What stands between the slashes: host and port, perhaps with a user.
+fn host_of(text: &str) -> Option<&str> {
+    let rest = text.strip_prefix("http://").or_else(|| text.strip_prefix("https://"))?;
+    rest.split(['/', '\\', '?', '#']).next()
 }
 
 fn networks(reader: &mut Reader<'_>, node: &Node) -> Vec<Network> {

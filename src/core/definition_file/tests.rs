@@ -64,6 +64,7 @@ id: agency-services
 services:
   payment-svc: {url: "http://127.0.0.1:9001/", audience: payments, allow: [127.0.0.0/8, "::1"], headers: {X-Api-Key: secret://env/PAYMENT_KEY, Accept-Language: en}}
   files: {url: "https://files.example/base", headers: {X-Api-Key: secret://file/run/secrets/files}}
+functions: [benefits.book, benefits.unbook]
 "#;
 
 fn saga(text: &str) -> Definition {
@@ -149,6 +150,7 @@ fn a_registry_is_read() {
     assert_eq!(payment.headers[1].1, HeaderSource::Plain("en".to_owned()));
     assert_eq!((registry.services[1].url.as_str(), registry.services[1].audience.as_str()), ("https://files.example/base", "files"));
     assert_eq!(registry.services[1].headers[0].1, HeaderSource::File("/run/secrets/files".to_owned()));
+    assert_eq!(registry.functions, ["benefits.book", "benefits.unbook"]);
 
     let text = "services: {a: {url: http://h, maxConcurrent: 64, ratePerSecond: 5}}";
     let Ok(File::Services(registry, warnings, source)) = read("dir/agency.services.yaml", text) else { panic!("no registry") };
@@ -203,5 +205,5 @@ fn several_documents_are_read() {
 
 mod broken;
 mod broken_language;
-pub(super) mod language;
+pub(in crate::core) mod language;
 mod schemas;

@@ -44,7 +44,7 @@ pub(super) fn read(reader: &mut Reader<'_>, step: &Node, action: &str, sight: Si
 
 /// `schema.name` of a function.
 pub(super) fn function(reader: &mut Reader<'_>, node: &Node) -> Option<Sql> {
-    let text = reader.name(node, "sql")?;
+    let text = reader.name(node, "a function")?;
     if is_function(text) {
         return Some(Sql { function: text.to_owned() });
     }

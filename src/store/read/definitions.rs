@@ -2,6 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
+use serde_json::Value;
 use serde_json::value::RawValue;
 use sqlx::types::Json;
 use sqlx::{FromRow, QueryBuilder};
@@ -52,6 +53,14 @@ pub struct Definition {
     pub source: Option<Json<Box<RawValue>>>,
 }
 
+impl Definition {
+    /// The file as JSON; null where it was not asked for.
+    #[must_use]
+    pub fn document(&self) -> Value {
+        self.source.as_ref().and_then(|source| serde_json::from_str(source.0.get()).ok()).unwrap_or_default()
+    }
+}
+
 impl ReadStore {
     /// The newest revision of every id that matches, by id.
     ///
@@ -88,5 +97,16 @@ impl ReadStore {
                from syncor.definition d where d.id = $1 order by d.no desc limit 200",
         );
         Ok(query.bind(id).fetch_all(&mut *snapshot).await?)
+    }
+
+    /// What a definition is compared with: the revision of it that begins with `with`, else the newest one of the id `with`.
+    ///
+    /// # Errors
+    /// `Read` when the database fails or needs more than two seconds.
+    pub async fn counterpart(&self, of: &Definition, revisions: &[Definition], with: &str) -> Result<Option<Definition>, Error> {
+        if let Some(found) = revisions.iter().find(|other| !with.is_empty() && other.revision.starts_with(with) && other.kind == of.kind) {
+            return Ok(Some(found.clone()));
+        }
+        Ok(self.revisions(with).await?.into_iter().find(|other| other.kind == of.kind))
     }
 }

@@ -9,7 +9,7 @@ use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::watch;
-use tokio::task::JoinHandle;
+use tokio::task::{AbortHandle, JoinHandle};
 
 /// What the service does with a call.
 #[derive(Clone, Debug)]
@@ -87,18 +87,22 @@ struct Book {
     journal: Vec<Seen>,
     scripts: HashMap<String, Vec<Answer>>,
     default: HashMap<String, Answer>,
+    outage: Option<Answer>,
+    in_hand: usize,
+    most_in_hand: usize,
+    connections: Vec<AbortHandle>,
 }
 
 /// The running service.
 pub(crate) struct Stub {
     pub(crate) address: SocketAddr,
     book: Arc<Mutex<Book>>,
-    task: JoinHandle<()>,
+    task: Mutex<JoinHandle<()>>,
 }
 
 impl Drop for Stub {
     fn drop(&mut self) {
-        self.task.abort();
+        self.task.lock().unwrap().abort();
     }
 }
 
@@ -107,14 +111,37 @@ impl Stub {
         let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
         let address = listener.local_addr().unwrap();
         let book: Arc<Mutex<Book>> = Arc::default();
-        let shared = Arc::clone(&book);
-        let task = tokio::spawn(async move {
-            loop {
-                let (stream, _) = listener.accept().await.unwrap();
-                tokio::spawn(serve(stream, Arc::clone(&shared)));
-            }
-        });
+        let task = Mutex::new(tokio::spawn(accept(listener, Arc::clone(&book))));
         Self { address, book, task }
+    }
+
+    /// The process is gone: connections are cut, new ones refused.
+    pub(crate) async fn go_down(&self) {
+        let task = std::mem::replace(&mut *self.task.lock().unwrap(), tokio::spawn(async {}));
+        task.abort();
+        // The port is closed once the task is gone, and with it the listener.
+        assert!(task.await.unwrap_err().is_cancelled());
+        let mut book = self.book.lock().unwrap();
+        book.connections.drain(..).for_each(|connection| connection.abort());
+        book.in_hand = 0;
+    }
+
+    /// The process is back, at the same address.
+    pub(crate) async fn come_back(&self) {
+        let listener = TcpListener::bind(self.address).await.unwrap();
+        *self.task.lock().unwrap() = tokio::spawn(accept(listener, Arc::clone(&self.book)));
+    }
+
+    /// Every call gets this answer, until `None`.
+    pub(crate) fn outage(&self, answer: Option<Answer>) {
+        self.book.lock().unwrap().outage = answer;
+    }
+
+    /// Most calls that were in hand at once since the last time somebody asked.
+    pub(crate) fn most_in_hand(&self) -> usize {
+        let mut book = self.book.lock().unwrap();
+        let in_hand = book.in_hand;
+        std::mem::replace(&mut book.most_in_hand, in_hand)
     }
 
     /// The next calls to `path` get these answers, one each.
@@ -145,6 +172,16 @@ impl Stub {
     }
 }
 
+async fn accept(listener: TcpListener, book: Arc<Mutex<Book>>) {
+    loop {
+        let (stream, _) = listener.accept().await.unwrap();
+        let connection = tokio::spawn(serve(stream, Arc::clone(&book))).abort_handle();
+        let mut book = book.lock().unwrap();
+        book.connections.retain(|connection| !connection.is_finished());
+        book.connections.push(connection);
+    }
+}
+
 async fn serve(mut stream: TcpStream, book: Arc<Mutex<Book>>) {
     let mut buffer = Vec::new();
     while let Some(mut seen) = read_call(&mut stream, &mut buffer).await {
@@ -152,14 +189,20 @@ async fn serve(mut stream: TcpStream, book: Arc<Mutex<Book>>) {
         let answer = {
             let mut book = book.lock().unwrap();
             let scripted = book.scripts.get_mut(&seen.path).and_then(Vec::pop);
-            let answer = scripted.or_else(|| book.default.get(&seen.path).cloned()).unwrap_or_else(Answer::ok);
+            let answer = book.outage.clone().or(scripted).or_else(|| book.default.get(&seen.path).cloned()).unwrap_or_else(Answer::ok);
             seen.status = answer.status();
             book.journal.push(seen);
             place = book.journal.len() - 1;
+            book.in_hand += 1;
+            book.most_in_hand = book.most_in_hand.max(book.in_hand);
             answer
         };
         let goes_on = reply(&mut stream, answer).await;
-        book.lock().unwrap().journal[place].ended = Some(Instant::now());
+        {
+            let mut book = book.lock().unwrap();
+            book.in_hand = book.in_hand.saturating_sub(1);
+            book.journal[place].ended = Some(Instant::now());
+        }
         if !goes_on {
             return;
         }

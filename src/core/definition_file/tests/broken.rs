@@ -287,7 +287,19 @@ fn every_mistake_names_its_place() {
             "a secret is `secret://env/NAME` or `secret://file/absolute/path`",
         ),
         ("id: x\nservices: [a]\n".to_owned(), 2, 11, "`services` must be a map of names to services, not a list"),
-        ("services: {a: {url: http://h}}\nfunctions: [a.b]\n".to_owned(), 2, 1, "`functions` is not yet supported"),
+        (
+            "services: {a: {url: http://h}}\nfunctions: a.b\n".to_owned(),
+            2,
+            12,
+            "`functions` must be a list of names such as `benefits.book`, not text",
+        ),
+        (
+            "services: {a: {url: http://h}}\nfunctions: [a.b, a.B]\n".to_owned(),
+            2,
+            18,
+            "`a.B` is no name of a function / write `schema.function`: lower-case letters, digits and `_`, as registered under `functions`",
+        ),
+        ("services: {a: {url: http://h}}\nfunctions: [a.b, a.c, a.b]\n".to_owned(), 2, 23, "`a.b` is here twice"),
     ];
     check(&table);
 }

@@ -13,7 +13,7 @@ use crate::core::expression::Scope;
 use crate::core::expression::tests::event;
 
 /// The example of the contract, section 2, byte for byte but for the form, which is no YAML there.
-pub(in super::super) const CONTRACT: &str = include_str!("contract.yaml");
+pub(in crate::core) const CONTRACT: &str = include_str!("contract.yaml");
 
 /// A saga with these steps.
 pub(super) fn with_steps(steps: &str) -> String {
@@ -97,9 +97,10 @@ fn a_parallel_group_has_three_spellings() {
         let found = steps(&format!("  - {{name: a, delayMs: 1}}\n{middle}  - {{name: d, delayMs: 1}}\n"));
         assert_eq!(found.flow, expected, "{middle}");
     }
-    let at_the_top = saga(&format!("parallel: true\n{}", SEED));
+    let seed = SEED.replace("archive-svc:/snapshot", "GET archive-svc:/snapshot");
+    let at_the_top = saga(&format!("parallel: true\n{seed}"));
     assert_eq!(at_the_top.flow, group(vec![Node::Step(0), Node::Step(1), Node::Step(2)], 3));
-    let settings = saga(&format!("parallel: true\nmaxParallel: 2\nonBranchFailure: wait\n{SEED}"));
+    let settings = saga(&format!("parallel: true\nmaxParallel: 2\nonBranchFailure: wait\n{seed}"));
     let Node::Parallel(found) = settings.flow else { panic!("parallel") };
     assert_eq!((found.max, found.on_branch_failure), (2, OnBranchFailure::Wait));
 }
