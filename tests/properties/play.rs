@@ -241,9 +241,6 @@ impl Play<'_> {
             self.saga.steps[*seq].fence = self.fence;
         }
         let turn = Turn::of(&advance);
-        if let (Told::Decision { seq: Some(seq), kind, .. }, Some("applied")) = (told, turn.answer) {
-            self.tasks.remove(&(seq, kind));
-        }
         for change in &advance.tasks {
             match change {
                 TaskChange::Open(task) => {
