@@ -89,20 +89,14 @@ impl Dispatcher {
 
     /// Makes one call and waits for its reply, at most `call.timeout`. `now_unix_secs` is the time that the token is issued at.
     pub async fn call(&self, call: &StepCall, now_unix_secs: i64) -> Reply {
-        let callback_url = call.callback_token.as_ref().map(|token| format!("{}/v1/callbacks/{token}", self.0.issuer));
-        self.call_with_callback(call, callback_url.as_deref(), now_unix_secs).await
-    }
-
-    /// The same for an `async` step: the service is told where to report its end (`Hms-Callback-Url`).
-    pub async fn call_with_callback(&self, call: &StepCall, callback_url: Option<&str>, now_unix_secs: i64) -> Reply {
-        self.make(call, callback_url, now_unix_secs).await.0
+        self.make(call, now_unix_secs).await.0
     }
 
     /// The same, and what it says about the service. A call that cannot be written says nothing about it.
-    pub async fn make(&self, call: &StepCall, callback_url: Option<&str>, now_unix_secs: i64) -> (Reply, Sign) {
+    pub async fn make(&self, call: &StepCall, now_unix_secs: i64) -> (Reply, Sign) {
         // Made first, so that signing counts too. A limit beyond the end of time is none.
         let deadline = tokio::time::Instant::now().checked_add(call.timeout);
-        let (target, request) = match self.prepare(call, callback_url, now_unix_secs) {
+        let (target, request) = match self.prepare(call, now_unix_secs) {
             Ok(prepared) => prepared,
             Err(reason) => return (Reply::NotSent(reason), Sign::Silent),
         };
@@ -129,11 +123,13 @@ impl Dispatcher {
         }
     }
 
-    fn prepare(&self, call: &StepCall, callback_url: Option<&str>, now_unix_secs: i64) -> Result<(Arc<Target>, Request<Full<Bytes>>), String> {
+    fn prepare(&self, call: &StepCall, now_unix_secs: i64) -> Result<(Arc<Target>, Request<Full<Bytes>>), String> {
         let inner = &*self.0;
         let target = inner.registry.read().unwrap_or_else(PoisonError::into_inner).get(&call.service)?;
         let authorization = inner.signer.authorization(&inner.issuer, &target.audience, call, now_unix_secs).map_err(|error| error.to_string())?;
-        let request = headers::request(&target, &inner.user_agent, authorization, call, callback_url)?;
+        // Where the service of an `async` step reports its end.
+        let callback_url = call.callback_token.as_ref().map(|token| format!("{}/v1/callbacks/{token}", inner.issuer));
+        let request = headers::request(&target, &inner.user_agent, authorization, call, callback_url.as_deref())?;
         Ok((target, request))
     }
 }
