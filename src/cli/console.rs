@@ -42,7 +42,13 @@ impl Console {
 
     /// Tells one line.
     pub fn tell(&mut self, line: &StoryLine) -> io::Result<()> {
-        if let Happening::Calling { .. } = line.what {
+        let is_passing = match line.what {
+            Happening::Calling { .. } => true,
+            // Without a spinner to show it on it is a line like others.
+            Happening::Progress { .. } => self.spinner.is_some(),
+            _ => false,
+        };
+        if is_passing {
             self.spin(line);
             return Ok(());
         }

@@ -65,7 +65,7 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Read> {
     for path in paths {
         if path.is_dir() {
             let before = found.len();
-            gather(path, &mut found)?;
+            gather(path, &is_definition, &mut found)?;
             if found.len() == before {
                 return Err(output::not_found(format!("{} holds no YAML file", path.display())));
             }
@@ -82,7 +82,8 @@ pub(super) fn read(paths: &[PathBuf]) -> Result<Read> {
     Ok(read)
 }
 
-fn gather(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
+/// All files in a folder, and in those inside it, whose names are wanted.
+pub(super) fn gather(folder: &Path, wanted: &dyn Fn(&str) -> bool, found: &mut Vec<PathBuf>) -> Result<()> {
     let entries = fs::read_dir(folder).and_then(Iterator::collect::<std::io::Result<Vec<_>>>);
     let mut entries: Vec<PathBuf> = entries.with_context(|| format!("read {}", folder.display()))?.iter().map(fs::DirEntry::path).collect();
     entries.sort();
@@ -93,15 +94,16 @@ fn gather(folder: &Path, found: &mut Vec<PathBuf>) -> Result<()> {
         }
         // Links to folders are not followed: they can go in circles.
         if path.is_dir() && !path.is_symlink() {
-            gather(&path, found)?;
-        } else if is_definition(&name) && path.is_file() {
+            gather(&path, wanted, found)?;
+        } else if wanted(&name) && path.is_file() {
             found.push(path);
         }
     }
     Ok(())
 }
 
-fn is_definition(name: &str) -> bool {
+/// Whether a name is one of a file with definitions.
+pub(super) fn is_definition(name: &str) -> bool {
     let Some((stem, ending)) = name.rsplit_once('.') else { return false };
     ENDINGS.contains(&ending) && !stem.ends_with(".scenario")
 }

@@ -16,6 +16,7 @@ pub mod code;
 pub mod orch;
 
 mod admin;
+mod capture;
 mod console;
 mod database;
 mod definitions;
@@ -33,6 +34,7 @@ mod sagas;
 mod service;
 mod source;
 mod story;
+mod test;
 mod token;
 mod up;
 mod validate;

@@ -69,10 +69,10 @@ impl Node {
             drain_limit: settings.drain_limit(),
         };
         if settings.role.works() {
-            node.work(settings, place, story).await?;
+            node.work(settings, place, story.clone()).await?;
         }
         if let Some(listener) = listener {
-            node.serve(settings, place, listener, metrics).await?;
+            node.serve(settings, place, listener, metrics, story).await?;
         }
         Ok(node)
     }
@@ -116,7 +116,14 @@ impl Node {
         Ok(())
     }
 
-    async fn serve(&self, settings: &Worker, place: &Place, listener: TcpListener, metrics: Metrics) -> Result<()> {
+    async fn serve(
+        &self,
+        settings: &Worker,
+        place: &Place,
+        listener: TcpListener,
+        metrics: Metrics,
+        story: Option<mpsc::Sender<StoryLine>>,
+    ) -> Result<()> {
         let read = place.read(READ_POOL).await?;
         let state = AppState {
             store: self.store.clone(),
@@ -127,6 +134,7 @@ impl Node {
             metrics: Arc::new(move || metrics.render()),
             waiters: wait::Waiters::new(read.clone()),
             read,
+            story,
         };
         let stop = self.stop.clone();
         self.tasks.spawn(server::serve(listener, router(state), async move { stop.cancelled().await }));

@@ -7,7 +7,7 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::code::Code;
-use super::{Threads, admin, block_on, definitions, demo, deploy, finish, graph, init, sagas, service, token, up, validate};
+use super::{Threads, admin, block_on, capture, definitions, demo, deploy, finish, graph, init, sagas, service, test, token, up, validate};
 use crate::config;
 
 /// A saga orchestrator on Postgres
@@ -40,6 +40,10 @@ enum Verb {
     Deploy(deploy::Deploy),
     /// Say what is wrong with files, without a database
     Validate(validate::Validate),
+    /// Write a scenario of what happened to a saga
+    Capture(capture::Capture),
+    /// Play scenario files in virtual time, without a database
+    Test(test::Test),
     /// Print the JSON Schema of a kind of file
     Schema(validate::Schema),
     /// List what is deployed, or show what two revisions differ in
@@ -94,6 +98,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
     match verb {
         // These need no runtime, and an editor waits for `validate` at every save.
         Verb::Validate(arguments) => validate::validate(&arguments, json),
+        Verb::Test(arguments) => test::test(&arguments, json),
         Verb::Schema(arguments) => validate::schema(&arguments),
         Verb::Graph(arguments) => graph::graph(&arguments),
         Verb::Init(arguments) => init::init(&arguments, json),
@@ -110,6 +115,7 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
                 Verb::Retire(arguments) => definitions::retire(&arguments, database, json).await,
                 Verb::Sagas(arguments) => sagas::list(&arguments, database, json).await,
                 Verb::Show(arguments) => sagas::show(&arguments, database, json).await,
+                Verb::Capture(arguments) => capture::capture(&arguments, database, json).await,
                 Verb::Why(arguments) => sagas::why(&arguments, database, json).await,
                 Verb::Migrate => admin::migrate(database, json).await,
                 Verb::Uninstall(arguments) => admin::uninstall(&arguments, database, json).await,
@@ -166,6 +172,8 @@ mod tests {
             "hms-orch activate a.b.v1 --revision 0123 --reason why",
             "hms-orch retire a.b.v1 a.b.v2 --reason why",
             "hms-orch graph a.yaml --format svg",
+            "hms-orch capture 0192ab --out a.scenario.yaml",
+            "hms-orch test sagas a.scenario.yaml --filter approve --junit report.xml --story --json",
         ] {
             Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
         }

@@ -36,6 +36,9 @@ pub(super) struct Sagas {
     /// Only this correlation id
     #[arg(long, value_name = "ID")]
     correlation_id: Option<String>,
+    /// Only those that need the lock of this object
+    #[arg(long, value_name = "KEY")]
+    lock_key: Option<String>,
     /// Only those that this event started
     #[arg(long, value_name = "ID")]
     event: Option<Uuid>,
@@ -81,6 +84,8 @@ pub(super) async fn list(arguments: &Sagas, given: &config::Database, as_json: b
         definition: arguments.definition.clone(),
         correlation_id: arguments.correlation_id.clone(),
         event_id: arguments.event,
+        lock_key: arguments.lock_key.clone(),
+        unfinished: false,
         since,
         until: None,
         after: None,
@@ -216,7 +221,7 @@ pub(super) async fn why(arguments: &Why, given: &config::Database, as_json: bool
 }
 
 /// The id that a text means.
-async fn identify(store: &Store, text: &str, kind: Kind) -> Result<Uuid> {
+pub(super) async fn identify(store: &Store, text: &str, kind: Kind) -> Result<Uuid> {
     let noun = if kind == Kind::Saga { "saga" } else { "saga and no event" };
     if let Ok(id) = Uuid::parse_str(text) {
         return Ok(id);

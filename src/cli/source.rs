@@ -14,7 +14,6 @@ use crate::core::payload::Payload;
 use crate::store::Store;
 use crate::store::events::{self, NewEvent};
 use crate::store::read::ReadStore;
-use crate::store::read::sagas::Detail;
 
 /// The one or the other.
 #[derive(Debug)]
@@ -102,7 +101,7 @@ impl Source {
     /// A saga with all its steps and attempts, as `GET /v1/sagas/{id}` shows it.
     pub async fn saga(&self, id: Uuid) -> Result<Value> {
         let document = match self {
-            Self::Database { read, .. } => read.saga(id).await?.map(document).transpose()?,
+            Self::Database { read, .. } => read.saga(id).await?.map(serde_json::to_value).transpose()?,
             Self::Server(remote) => remote.get(&format!("/v1/sagas/{id}")).await?,
         };
         document.ok_or_else(|| output::not_found(format!("no saga has the id {id}")))
@@ -133,18 +132,6 @@ impl Source {
             _ => Limits::new(),
         }
     }
-}
-
-fn document(detail: Detail) -> Result<Value> {
-    let Detail { saga, data, pending_command, why, steps, attempts, timeline } = detail;
-    let mut document = serde_json::to_value(saga)?;
-    document["data"] = serde_json::to_value(data.map(|data| data.0))?;
-    document["pendingCommand"] = serde_json::to_value(pending_command)?;
-    document["why"] = serde_json::to_value(why)?;
-    document["steps"] = serde_json::to_value(steps)?;
-    document["attempts"] = serde_json::to_value(attempts)?;
-    document["timeline"] = serde_json::to_value(timeline)?;
-    Ok(document)
 }
 
 /// Data as it is given on the command line: JSON, `@file` or `-` for stdin.

@@ -341,16 +341,33 @@ pub enum Undo {
 }
 
 impl Definition {
+    /// The place of the first step, if the saga begins with a call, alone.
+    #[must_use]
+    pub fn flow_start(&self) -> Option<usize> {
+        match &self.flow {
+            Node::Step(seq) => Some(*seq),
+            Node::Sequence(nodes) => match nodes.first() {
+                Some(Node::Step(seq)) => Some(*seq),
+                _ => None,
+            },
+            Node::Parallel(_) => None,
+        }
+        .filter(|seq| matches!(self.steps[*seq].work, Work::Call(_)))
+    }
+
     /// Whether the step at `seq` is the point of no return.
     #[must_use]
     pub fn pivot(&self) -> Option<usize> {
         self.steps.iter().position(|step| step.kind == StepKind::Pivot)
     }
 
-    /// Event types that one of its sagas may wait for.
-    pub fn awaited(&self) -> impl Iterator<Item = &str> {
-        let waits = self.steps.iter().filter_map(|step| if let Work::Wait(wait) = &step.work { Some(wait.event.as_str()) } else { None });
-        waits.chain(self.cancel_on.iter().map(|cancel| cancel.event.as_str()))
+    /// Event types that one of its sagas may wait for, and which of them.
+    pub fn awaited(&self) -> impl Iterator<Item = (&str, Option<&Match>)> {
+        let waits = self
+            .steps
+            .iter()
+            .filter_map(|step| if let Work::Wait(wait) = &step.work { Some((wait.event.as_str(), wait.matching.as_ref())) } else { None });
+        waits.chain(self.cancel_on.iter().map(|cancel| (cancel.event.as_str(), cancel.matching.as_ref())))
     }
 }
 
@@ -365,6 +382,12 @@ impl Step {
     pub fn calls(&self) -> impl Iterator<Item = &Call> {
         let undo = self.compensate.as_ref().and_then(|compensate| if let Undo::Call(call) = &compensate.undo { Some(call) } else { None });
         self.call().into_iter().chain(undo).chain(self.verify.as_ref().map(|verify| &verify.call))
+    }
+
+    /// Whether it begins with nothing but its call.
+    #[must_use]
+    pub fn begins_plainly(&self) -> bool {
+        self.when.is_none() && self.deadline.is_none() && !self.asynchronous
     }
 
     /// Whether anything is to be done to undo it.

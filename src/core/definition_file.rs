@@ -13,6 +13,7 @@ pub use outline::{children, step_names};
 use page::Page;
 pub use problem::{Problem, Severity};
 use reader::Reader;
+pub use scenario::{scenario_saga, scenarios};
 pub use schema::schema;
 use tree::{Kind, Node, Place};
 
@@ -28,6 +29,7 @@ mod problem;
 mod reader;
 mod retry;
 mod saga;
+mod scenario;
 mod schema;
 mod services;
 mod step;

@@ -3,6 +3,7 @@
 //! Only the sentence is stored, so the words that tell one kind from another are made and read here, nowhere else.
 
 use super::definition::Retry;
+use super::order::Order;
 use super::saga::{StepProgress, StepStatus};
 
 /// How the error of an attempt begins that nobody answered in time.
@@ -33,6 +34,17 @@ pub fn describe(name: &str, step: &StepProgress, retry: &Retry) -> String {
 /// The error in a sentence about a step that failed.
 fn error_of(reason: &str) -> Option<&str> {
     reason.split_once(FAILED).map(|(_, error)| error)
+}
+
+/// The sentence about an order of a person.
+#[must_use]
+pub fn ordered(order: Order, by: &str, why: &str) -> String {
+    let what = match order {
+        Order::Cancel => "cancelled",
+        Order::Abort => "aborted",
+        other => other.as_str(),
+    };
+    if why.is_empty() { format!("{what} by {by}") } else { format!("{what} by {by}: {why}") }
 }
 
 /// The contract's word for a sentence. What a service says comes after its status, so it cannot pass for a timeout.

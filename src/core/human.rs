@@ -89,7 +89,8 @@ pub enum Decision {
 }
 
 impl Decision {
-    const ALL: [Self; 10] = [
+    /// Every decision.
+    pub const ALL: [Self; 10] = [
         Self::Approve,
         Self::Reject,
         Self::Retry,

@@ -13,9 +13,11 @@ use super::saga::{Locks, Saga, SagaState, StepStatus, Wait};
 use super::time::Timestamp;
 
 mod back;
+mod decisions;
 mod forward;
 mod orders;
 mod settle;
+mod tasks;
 mod waits;
 
 /// Something that happened to a saga.
@@ -159,6 +161,7 @@ fn apply(definition: &Definition, event: &Event, saga: &mut Saga, input: Input, 
     }
     if go_on {
         turn.proceed();
+        turn.saga.looked_at = Some(now);
     }
     turn.result.steps.sort_unstable();
     turn.result.steps.dedup();
@@ -200,17 +203,20 @@ impl Turn<'_> {
             }
             Input::Decided(decided) => {
                 let answer = self.decide(&decided);
-                let applied = matches!(answer, Answer::Applied(_));
-                self.result.answer = Some(answer);
-                applied
+                self.answer(answer)
             }
             Input::Ordered { order, reason } => {
                 let answer = self.order(order, &reason);
-                let applied = matches!(answer, Answer::Applied(_) | Answer::Deferred);
-                self.result.answer = Some(answer);
-                applied
+                self.answer(answer)
             }
         }
+    }
+
+    /// Answers an order or a decision; false if it was refused.
+    fn answer(&mut self, answer: Answer) -> bool {
+        let taken = !matches!(answer, Answer::Refused(_));
+        self.result.answer = Some(answer);
+        taken
     }
 
     fn start(&mut self) -> bool {
@@ -235,11 +241,11 @@ impl Turn<'_> {
 
     fn begin(&mut self) {
         self.saga.lock_until = None;
-        self.result.emissions.push(Emission::Started);
         if self.saga.undoes.is_some() {
             self.undo_a_child();
             return;
         }
+        self.result.emissions.push(Emission::Started);
         self.saga.state = SagaState::Running;
         self.saga.deadline_at = self.definition.deadline.map(|limit| self.now.plus(limit));
     }
@@ -250,7 +256,7 @@ impl Turn<'_> {
             let go_on = match self.saga.state {
                 SagaState::LockWait => self.give_up_the_line(),
                 SagaState::Running => self.go_forward(),
-                SagaState::Hitl => self.ring(),
+                SagaState::Hitl => self.stand_still(),
                 SagaState::Draining => self.drain(),
                 SagaState::Compensating => self.go_back(),
                 SagaState::Aborting => self.wind_up(),
@@ -260,6 +266,11 @@ impl Turn<'_> {
                 return;
             }
         }
+    }
+
+    /// The saga's own time, which stands still while it is paused: the end of the pause moves everything that was set by it.
+    fn clock(&self) -> Timestamp {
+        self.saga.paused.map_or(self.now, |paused| paused.at)
     }
 
     fn changed(&mut self, seq: usize) {
@@ -293,6 +304,14 @@ impl Turn<'_> {
         step.called_at = Some(self.now);
         (step.due_at, step.wait_until, step.wait) = (None, None, None);
         self.changed(seq);
+    }
+
+    /// An attempt that ends without a reply: what it waited for is of no interest any more.
+    fn close(&mut self, seq: usize, action: Action, class: Class, error: &str) {
+        let step = &self.saga.steps[seq];
+        let started_at = step.called_at.unwrap_or(self.now);
+        let outcome = Outcome::without_reply(class, error);
+        self.result.attempts.push(Attempt { seq, action, number: step.attempt(action), fence: step.fence, started_at, outcome });
     }
 
     fn end(&mut self, state: SagaState) {

@@ -26,6 +26,17 @@ pub enum Happening {
         /// Whether it is being undone.
         undo: bool,
     },
+    /// A step says how far it has come.
+    Progress {
+        /// Its name.
+        step: String,
+        /// So much is done.
+        done: Option<i64>,
+        /// Of so much.
+        total: Option<i64>,
+        /// What the service had to say.
+        message: Option<String>,
+    },
     /// A step succeeded.
     Done {
         /// Its name.
@@ -43,6 +54,30 @@ pub enum Happening {
         attempt: u32,
         /// Of how many.
         of: u32,
+    },
+    /// A step, or the undo of one, waits for something other than a reply.
+    Waits {
+        /// The step's name.
+        step: String,
+        /// What for, in a few words.
+        what: String,
+    },
+    /// A step was left out.
+    Skipped {
+        /// The step's name.
+        step: String,
+    },
+    /// The saga as a whole stands still, or goes on again.
+    Stands {
+        /// Why, in a few words.
+        what: String,
+    },
+    /// A human is asked.
+    Asks {
+        /// What, in one line.
+        reason: String,
+        /// In which queue.
+        queue: String,
     },
     /// A step was undone.
     Undone {
@@ -79,8 +114,21 @@ impl fmt::Display for StoryLine {
             Happening::Started => write!(f, "▶ {id:<NAME_WIDTH$} START"),
             Happening::Calling { step, undo: false } => write!(f, "… {step}"),
             Happening::Calling { step, undo: true } => write!(f, "… undoing {step}"),
+            Happening::Progress { step, done, total, message } => {
+                let figures = match (done, total) {
+                    (Some(done), Some(total)) => format!("{done} of {total}"),
+                    (Some(done), None) => done.to_string(),
+                    _ => String::new(),
+                };
+                let gap = if figures.is_empty() || message.is_none() { "" } else { ": " };
+                write!(f, "… {step:<NAME_WIDTH$} {figures}{gap}{}", message.as_deref().unwrap_or_default())
+            }
             Happening::Done { step, message } => write!(f, "✓ {step:<NAME_WIDTH$} {}", message.as_deref().unwrap_or("done")),
             Happening::AttemptFailed { step, error, attempt, of } => write!(f, "✗ {step:<NAME_WIDTH$} {error} (attempt {attempt} of {of})"),
+            Happening::Waits { step, what } => write!(f, "… {step:<NAME_WIDTH$} waits for {what}"),
+            Happening::Skipped { step } => write!(f, "- {step:<NAME_WIDTH$} skipped"),
+            Happening::Stands { what } => write!(f, "… {id:<NAME_WIDTH$} {what}"),
+            Happening::Asks { reason, queue } => write!(f, "? {id:<NAME_WIDTH$} {reason} (human task in {queue})"),
             Happening::Undone { step, message } => match message {
                 Some(message) => write!(f, "↶ {step:<NAME_WIDTH$} undone: {message}"),
                 None => write!(f, "↶ {step:<NAME_WIDTH$} undone"),
@@ -122,9 +170,18 @@ mod tests {
     fn lines_read_as_the_contract_shows_them() {
         let check = |what, expected: &str| assert_eq!(StoryLine { definition: "dol.benefit.increase.v1".into(), what }.to_string(), expected);
         check(Happening::Started, "▶ dol.benefit.increase.v1  START");
+        check(Happening::Skipped { step: "approve".into() }, "- approve                  skipped");
+        check(
+            Happening::Waits { step: "settle".into(), what: "the event bank.settled".into() },
+            "… settle                   waits for the event bank.settled",
+        );
         check(
             Happening::Done { step: "recalc_payments".into(), message: Some("117 956 payments updated".into()) },
             "✓ recalc_payments          117 956 payments updated",
+        );
+        check(
+            Happening::Progress { step: "send_notices".into(), done: Some(40), total: Some(100), message: Some("letters".into()) },
+            "… send_notices             40 of 100: letters",
         );
         check(
             Happening::AttemptFailed { step: "send_notices".into(), error: "HTTP 500".into(), attempt: 3, of: 3 },

@@ -13,6 +13,7 @@
 
 pub mod address;
 pub mod call;
+pub mod callback;
 mod connection;
 mod headers;
 mod key_file;

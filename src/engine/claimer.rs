@@ -13,7 +13,7 @@ use super::Worker;
 use super::live::Live;
 use super::runner::Message;
 use crate::store::claim::Place;
-use crate::store::{Error, claim};
+use crate::store::{Error, claim, inputs};
 
 /// Most sagas taken on at once.
 const BATCH_MAX: usize = 200;
@@ -31,6 +31,9 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
             if let Err(error) = find_lost(&worker, &mut lost).await {
                 warn!(%error, "comparing the table with the memory failed");
             }
+        }
+        if let Err(error) = read_inputs(&worker).await {
+            warn!(%error, "reading inputs failed");
         }
         let pause = match claim_batch(&worker).await {
             Ok(Claimed::All { next_due }) => next_due.map_or(worker.options.poll, |due| due.min(worker.options.poll)),
@@ -66,6 +69,16 @@ async fn find_lost(worker: &Arc<Worker>, lost: &mut HashSet<Place>) -> Result<()
         let ids = claim::reclaim(&client, worker.lease.worker, &certain).await?;
         info!(worker = worker.lease.worker, sagas = ids.len(), "found sagas that an answer was lost for");
         take_on(worker, &client, &ids).await?;
+    }
+    Ok(())
+}
+
+/// Hands what others had to say to the sagas that are here.
+async fn read_inputs(worker: &Arc<Worker>) -> Result<(), Error> {
+    let client = worker.store.client().await?;
+    let said = inputs::owned(&client, worker.lease.worker).await?;
+    if !said.is_empty() {
+        worker.send(Message::Said(said));
     }
     Ok(())
 }

@@ -10,7 +10,7 @@ use crate::core::definition_file::{self, File};
 use crate::core::matching::{Catalog, Deployed};
 use crate::core::service::Service;
 use crate::dispatch::call::Dispatcher;
-use crate::store::{Client, Error, definitions as stored};
+use crate::store::{Client, Error, definitions as stored, lingering};
 
 /// Compiled definitions: the active ones by trigger, all that were ever asked for by number.
 #[derive(Debug, Default)]
@@ -34,6 +34,12 @@ impl Definitions {
     /// When the database cannot be asked.
     pub async fn reload(&self, client: &Client, dispatcher: &Dispatcher) -> Result<Arc<Catalog>, Error> {
         let (revision, rows) = stored::active(&***client).await?;
+        let mut retired = Vec::new();
+        for row in lingering::retired(client).await? {
+            if let Ok(File::Saga(definition, ..)) = compile(&row.source) {
+                retired.push(self.keep(row.no, || definition));
+            }
+        }
         let mut sagas = Vec::new();
         let mut services: Vec<Service> = Vec::new();
         for row in rows {
@@ -44,7 +50,7 @@ impl Definitions {
             }
         }
         dispatcher.set_services(services);
-        let catalog = Arc::new(Catalog::new(revision, sagas));
+        let catalog = Arc::new(Catalog::new(revision, sagas, &retired));
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
         Ok(catalog)
     }

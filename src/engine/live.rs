@@ -1,11 +1,12 @@
 //! A saga in a worker's memory.
 
 use std::borrow::Cow;
-use std::collections::VecDeque;
+use std::collections::{HashMap, HashSet, VecDeque};
 use std::sync::Arc;
 
 use uuid::Uuid;
 
+use super::said;
 use crate::core::call::Reply;
 use crate::core::definition::Definition;
 use crate::core::emission;
@@ -14,11 +15,13 @@ use crate::core::machine::{Advance, Emission, Input};
 use crate::core::matching::Deployed;
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::reply;
-use crate::core::saga::{Compensation, Saga, StepProgress, StepStatus, Wait};
-use crate::core::story::{Happening, StoryLine};
+use crate::core::saga::{Saga, SagaState, StepProgress, Wait};
+use crate::core::story::StoryLine;
 use crate::core::time::Timestamp;
-use crate::store::claim::Loaded;
+use crate::store::claim::{Kin, Loaded};
 use crate::store::commit::{EventRow, SagaRow, SagaWrite, StepRow};
+use crate::store::extras::Extras;
+use crate::store::inputs::InputRow;
 
 /// A saga that this worker owns, with what it takes to go on.
 #[derive(Debug)]
@@ -35,8 +38,16 @@ pub struct Live {
     pub rev: i32,
     /// When it was started.
     pub started_at: Timestamp,
-    /// Steps whose rows exist.
-    pub stored: usize,
+    /// Which steps have rows.
+    pub stored: Vec<bool>,
+    /// Where it stands among other sagas.
+    pub kin: Kin,
+    /// Callback tokens that were given out here.
+    pub tokens: HashMap<(usize, Action), String>,
+    /// Inputs that came to this place already.
+    pub seen: HashSet<i64>,
+    /// Orders whose time has not come: asked again after each change.
+    pub deferred: Vec<InputRow>,
     /// The write in flight, if one is: a saga has at most one.
     pub writing: Option<InFlight>,
     /// The last decision could not be stored and was made again without the reply: once is enough.
@@ -56,6 +67,8 @@ pub struct InFlight {
     pub story: Vec<StoryLine>,
     /// Event types that were published.
     pub published: Vec<Cow<'static, str>>,
+    /// Others have something to do then.
+    pub rings: bool,
     /// The reply that led to it, in case it cannot be stored.
     pub cause: Option<(usize, Action, u32)>,
 }
@@ -85,10 +98,14 @@ pub enum Occurrence {
         /// What became of it.
         outcome: Outcome,
     },
-    /// A timer rang.
-    Due,
+    /// It was made: begin.
+    Started,
+    /// Somebody had something to say.
+    Said(Box<InputRow>),
     /// A service that was parked takes calls again.
     Reopened(String),
+    /// A timer rang.
+    Due,
     /// It was taken from a worker that is gone.
     TakenOver,
 }
@@ -97,7 +114,10 @@ impl Live {
     /// A saga that was loaded. Whatever its last owner had in flight is lost.
     #[must_use]
     pub fn revive(loaded: Loaded, deployed: Arc<Deployed>) -> Self {
-        let (saga, stored) = completed_steps(loaded.saga, &deployed.definition);
+        let (saga, stored) = completed_steps(loaded.saga, loaded.steps, &deployed.definition);
+        let mut waiting = VecDeque::from([if saga.state == SagaState::Pending { Occurrence::Started } else { Occurrence::TakenOver }]);
+        let seen = loaded.inputs.iter().map(|said| said.id).collect();
+        waiting.extend(loaded.inputs.into_iter().map(|said| Occurrence::Said(Box::new(said))));
         Self {
             saga,
             deployed,
@@ -106,10 +126,46 @@ impl Live {
             rev: loaded.rev,
             started_at: loaded.started_at,
             stored,
+            kin: loaded.kin,
+            tokens: HashMap::new(),
+            seen,
+            deferred: Vec::new(),
             writing: None,
             mended: false,
-            waiting: VecDeque::from([Occurrence::TakenOver]),
+            waiting,
         }
+    }
+
+    /// A saga that was just started and has still to begin.
+    #[must_use]
+    pub fn fresh(saga: Saga, deployed: &Arc<Deployed>, event: &Arc<Event>, kin: Kin, now: Timestamp) -> Self {
+        let stored = vec![false; deployed.definition.steps.len()];
+        Self {
+            saga,
+            deployed: Arc::clone(deployed),
+            event: Arc::clone(event),
+            epoch: 0,
+            rev: 0,
+            started_at: now,
+            stored,
+            kin,
+            tokens: HashMap::new(),
+            seen: HashSet::new(),
+            deferred: Vec::new(),
+            writing: None,
+            mended: false,
+            waiting: VecDeque::from([Occurrence::Started]),
+        }
+    }
+
+    /// The id of the child saga that does, or undoes, a step: the same whoever asks, another one for each attempt.
+    #[must_use]
+    pub fn child_id(&self, seq: usize, action: Action) -> Uuid {
+        let step = &self.saga.steps[seq];
+        // A fork, or an undo, speaks of the children of the saga that did the step.
+        let parent = if action == Action::Do { step.done_by.unwrap_or(self.saga.id) } else { self.saga.id };
+        let name = format!("{}/{}/{}", self.definition().steps[seq].name, action.as_str(), step.attempt(action));
+        Uuid::new_v5(&parent, name.as_bytes())
     }
 
     /// The definition it is pinned to.
@@ -118,20 +174,23 @@ impl Live {
         &self.deployed.definition
     }
 
-    /// Judges an occurrence: what the machine is told, and which attempt it is about.
+    /// Judges an occurrence: what the machine is told, if anything, and which attempt it is about.
     #[must_use]
-    pub fn judge(&self, occurrence: Occurrence) -> (Input, Option<(usize, Action, u32)>) {
+    pub fn judge(&self, occurrence: &Occurrence) -> (Option<Input>, Option<(usize, Action, u32)>) {
         match occurrence {
             Occurrence::Reply { seq, action, attempt, reply } => {
-                let outcome = reply::judge(self.definition(), &self.saga, &self.event, seq, action, reply);
-                (Input::Reply { seq, action, attempt, outcome: Box::new(outcome) }, Some((seq, action, attempt)))
+                let outcome = reply::judge(self.definition(), &self.saga, &self.event, *seq, *action, reply.clone());
+                (Some(Input::Reply { seq: *seq, action: *action, attempt: *attempt, outcome: Box::new(outcome) }), Some((*seq, *action, *attempt)))
             }
             Occurrence::Judged { seq, action, attempt, outcome } => {
-                (Input::Reply { seq, action, attempt, outcome: Box::new(outcome) }, Some((seq, action, attempt)))
+                let outcome = Box::new(outcome.clone());
+                (Some(Input::Reply { seq: *seq, action: *action, attempt: *attempt, outcome }), Some((*seq, *action, *attempt)))
             }
-            Occurrence::Due => (Input::Due, None),
-            Occurrence::Reopened(service) => (Input::Reopened(service), None),
-            Occurrence::TakenOver => (Input::TakenOver, None),
+            Occurrence::Started => (Some(Input::Start), None),
+            Occurrence::Said(said) => (said::judge(self, said), None),
+            Occurrence::Reopened(service) => (Some(Input::Reopened(service.clone())), None),
+            Occurrence::Due => (Some(Input::Due), None),
+            Occurrence::TakenOver => (Some(Input::TakenOver), None),
         }
     }
 
@@ -153,21 +212,23 @@ impl Live {
 
     /// The write for what the machine decided; with `release` the saga is let go of, until `next_due` if it is not at its end.
     #[must_use]
-    pub fn write(&mut self, advance: &Advance, release: bool, next_due: Option<Timestamp>) -> SagaWrite {
+    pub fn write(&mut self, advance: &Advance, release: bool, next_due: Option<Timestamp>, extras: Extras, told: Vec<EventRow>) -> SagaWrite {
         let steps: Vec<StepRow> = advance
             .steps
             .iter()
             .map(|&seq| StepRow {
                 seq,
                 name: self.definition().steps[seq].name.clone(),
-                stored: seq < self.stored,
+                stored: self.stored[seq],
                 call: advance.calls.iter().any(|(called, _)| *called == seq),
                 progress: self.saga.steps[seq].clone(),
             })
             .collect();
-        if let Some(last) = advance.steps.last() {
-            self.stored = self.stored.max(last + 1);
+        for &seq in &advance.steps {
+            self.stored[seq] = true;
         }
+        let emitted = advance.emissions.iter().map(|emission| event_row(self.definition(), &self.saga, &self.event, emission));
+        let events = emitted.chain(told).collect();
         SagaWrite {
             id: self.saga.id,
             epoch: self.epoch,
@@ -177,49 +238,9 @@ impl Live {
             progress: advance.attempts.iter().any(|attempt| attempt.outcome.class == Class::Succeeded),
             steps,
             attempts: advance.attempts.clone(),
-            events: advance.emissions.iter().map(|emission| event_row(self.definition(), &self.saga, &self.event, emission)).collect(),
+            events,
+            extras: if extras.is_empty() { None } else { Some(Box::new(extras)) },
         }
-    }
-
-    /// The lines that the decision adds to the story.
-    #[must_use]
-    pub fn story(&self, advance: &Advance, now: Timestamp) -> Vec<StoryLine> {
-        let mut lines = Vec::new();
-        for attempt in advance.attempts.iter().filter(|attempt| attempt.action != Action::Verify) {
-            let step = &self.definition().steps[attempt.seq];
-            let progress = &self.saga.steps[attempt.seq];
-            let error = || attempt.outcome.error.clone().unwrap_or_else(|| "no reason given".to_owned());
-            lines.push(match (attempt.action, attempt.outcome.class) {
-                (Action::Do, Class::Succeeded) if progress.status != StepStatus::Running => {
-                    Happening::Done { step: step.name.clone(), message: attempt.outcome.message.clone() }
-                }
-                (Action::Do | Action::Verify, _) => Happening::AttemptFailed {
-                    step: step.name.clone(),
-                    error: error(),
-                    attempt: attempt.number,
-                    of: step.retry.attempts.max(attempt.number),
-                },
-                (Action::Undo, _) if progress.compensation == Compensation::Compensated => {
-                    Happening::Undone { step: step.name.clone(), message: attempt.outcome.message.clone() }
-                }
-                (Action::Undo, _) if progress.compensation == Compensation::Failed => {
-                    Happening::UndoFailed { step: step.name.clone(), error: error() }
-                }
-                (Action::Undo, _) => Happening::AttemptFailed {
-                    step: format!("undo {}", step.name),
-                    error: error(),
-                    attempt: attempt.number,
-                    of: step.compensate.as_ref().map_or(attempt.number, |undo| undo.retry.attempts.max(attempt.number)),
-                },
-            });
-        }
-        for (seq, action) in &advance.calls {
-            lines.push(Happening::Calling { step: self.definition().steps[*seq].name.clone(), undo: *action == Action::Undo });
-        }
-        if self.saga.state.is_terminal() {
-            lines.push(Happening::Ended { state: self.saga.state, clean: self.saga.clean, took: now.since(self.started_at) });
-        }
-        lines.into_iter().map(|what| StoryLine { definition: self.definition().id.clone(), what }).collect()
     }
 }
 
@@ -244,9 +265,14 @@ pub fn event_row(definition: &Definition, saga: &Saga, event: &Event, emission: 
 
 /// The saga of a row that was loaded, with a place for every step of its definition.
 #[must_use]
-pub fn completed_steps(mut saga: Saga, definition: &Definition) -> (Saga, usize) {
-    let stored = saga.steps.len();
-    saga.steps.resize_with(definition.steps.len(), Default::default);
+pub fn completed_steps(mut saga: Saga, steps: Vec<(usize, StepProgress)>, definition: &Definition) -> (Saga, Vec<bool>) {
+    let mut stored = vec![false; definition.steps.len()];
+    saga.steps.resize_with(definition.steps.len(), StepProgress::default);
+    for (seq, step) in steps {
+        if seq < stored.len() {
+            (stored[seq], saga.steps[seq]) = (true, step);
+        }
+    }
     (saga, stored)
 }
 

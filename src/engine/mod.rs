@@ -33,6 +33,7 @@ pub mod claimer;
 pub mod clock;
 pub mod committer;
 pub mod definitions;
+pub mod gather;
 pub mod lease;
 pub mod live;
 mod measures;
@@ -40,6 +41,8 @@ pub mod mending;
 pub mod plan;
 pub mod router;
 pub mod runner;
+pub mod said;
+mod telling;
 
 use breakers::Breakers;
 use clock::Clock;

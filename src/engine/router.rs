@@ -16,9 +16,10 @@ use uuid::Uuid;
 use super::plan::Plan;
 use super::runner::Message;
 use super::{Wake, Worker, measures};
+use crate::core::saga::{Locks, SagaState};
 use crate::core::story::{Happening, StoryLine};
 use crate::store::cursor::{self, NewEvent, Position};
-use crate::store::start::{self, StartBatch};
+use crate::store::start::{self, StartBatch, Started};
 use crate::store::wake::Listener;
 use crate::store::{Client, Error};
 
@@ -38,6 +39,8 @@ pub struct Router {
     position: Option<Position>,
     written_at: Instant,
     data_bytes: usize,
+    /// Some family has failed lately: its successes count as well.
+    streaks: bool,
 }
 
 /// How a turn of the router ended.
@@ -54,7 +57,7 @@ impl Router {
     /// A router that has read nothing yet.
     #[must_use]
     pub fn new(worker: Arc<Worker>) -> Self {
-        Self { worker, position: None, written_at: Instant::now(), data_bytes: 0 }
+        Self { worker, position: None, written_at: Instant::now(), data_bytes: 0, streaks: false }
     }
 
     /// Runs until `stop` is cancelled. Whatever goes wrong with the database is tried again.
@@ -205,9 +208,13 @@ impl Router {
         }
         let position = match self.position.take() {
             Some(position) => position,
-            None => cursor::current(&client).await?,
+            None => {
+                self.streaks = cursor::has_streaks(&client).await?;
+                cursor::current(&client).await?
+            }
         };
-        let triggers: Vec<String> = catalog.triggers().map(str::to_owned).collect();
+        let wanted = catalog.triggers().chain(catalog.awaited()).chain(["saga.failed"]).chain(self.streaks.then_some("saga.completed"));
+        let triggers: Vec<String> = wanted.map(str::to_owned).collect();
         let limit = self.batch_limit(room + elsewhere);
         let batch = cursor::read(&client, &position, limit, &triggers).await?;
         if batch.catalog_revision != catalog.revision {
@@ -217,8 +224,8 @@ impl Router {
         }
         let found = !batch.events.is_empty();
         self.learn_size(&batch.events);
-        let plan = Plan::of(&self.worker, &catalog, batch.events, room);
-        self.position = Some(self.write(&client, plan, position.seq, batch.next, &batch.backlog).await?);
+        let plan = Plan::of(&self.worker, &catalog, batch.events, room, batch.next.seq);
+        self.position = Some(self.write(&client, plan, position.seq, batch.next, &batch.backlog, batch.fresh_waits).await?);
         Ok(if batch.more || found { Turn::Busy } else { Turn::Idle })
     }
 
@@ -236,32 +243,48 @@ impl Router {
     }
 
     /// Writes the plan and hands the sagas that are ours to the runner.
-    async fn write(&mut self, client: &Client, plan: Plan, seq: i64, next: Position, backlog: &[Uuid]) -> Result<Position, Error> {
+    async fn write(&mut self, client: &Client, plan: Plan, seq: i64, next: Position, backlog: &[Uuid], fresh_waits: bool) -> Result<Position, Error> {
         measures::routed(plan.count, plan.filter_errors);
-        if plan.sagas.is_empty() && plan.notes.is_empty() && backlog.is_empty() {
+        if plan.sagas.is_empty() && plan.notes.is_empty() && backlog.is_empty() && plan.arrivals.is_empty() && plan.ends.is_empty() && !fresh_waits {
             // Reading it again would do no harm, so a position alone is no reason for a commit each time.
             if plan.count == 0 || self.written_at.elapsed() < POSITION_REST {
                 return Ok(Position { seq, ..next });
             }
         }
         self.written_at = Instant::now();
-        let batch = StartBatch { sagas: &plan.sagas, notes: &plan.notes, position: &next, backlog };
+        // While any family has failed lately its successes are looked at as well: they end its streak.
+        self.streaks |= plan.ends.iter().any(|end| end.failed);
+        let batch =
+            StartBatch { sagas: &plan.sagas, notes: &plan.notes, position: &next, backlog, arrivals: &plan.arrivals, ends: &plan.ends, fresh_waits };
         let started = start::start(client, self.worker.lease.worker, &batch).await?;
-        let fences: HashMap<Uuid, Option<i64>> = started.iter().map(|started| (started.id, started.fence)).collect();
+        if fresh_waits || !plan.arrivals.is_empty() {
+            // Somebody may have been told of an event.
+            self.worker.ring();
+        }
+        let fences: HashMap<Uuid, Started> = started.into_iter().map(|started| (started.id, started)).collect();
         let mut live = plan.live;
         let mut repeated = Vec::new();
         let mut handed_over = false;
         for saga in &plan.sagas {
             match fences.get(&saga.id) {
                 None => repeated.push((saga.event_id, format!("a saga of {} with the dedupe key {} exists already", saga.family, saga.key))),
-                Some(fence) => {
+                Some(started) => {
                     let Some(definition) = plan.names.get(&saga.id) else {
                         continue;
                     };
                     measures::started(definition);
                     match live.remove(&saga.id) {
+                        Some(mut live) if live.saga.state == SagaState::Pending => {
+                            live.saga.locks = match started.locked {
+                                None => Locks::None,
+                                Some(true) => Locks::Held,
+                                Some(false) => Locks::Queued,
+                            };
+                            self.worker.take_on();
+                            self.worker.send(Message::Owned(Box::new(live)));
+                        }
                         Some(mut live) => {
-                            live.saga.steps[0].fence = fence.unwrap_or_default();
+                            live.saga.steps[0].fence = started.fence.unwrap_or_default();
                             self.worker.tell(StoryLine { definition: definition.clone(), what: Happening::Started });
                             self.worker.tell(StoryLine {
                                 definition: definition.clone(),

@@ -16,18 +16,21 @@ use uuid::Uuid;
 
 use super::Worker;
 use super::committer::{Results, WriteResult};
+use super::gather::gather;
 use super::live::{InFlight, Live, Occurrence, completed_steps};
 use super::{calls, measures, mending};
 use crate::core::call::Sending;
-use crate::core::machine;
+use crate::core::machine::{self, Advance, Emission};
 use crate::core::matching::Deployed;
+use crate::core::order::Answer;
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::request;
-use crate::core::saga::{Saga, SagaState};
+use crate::core::saga::{Saga, SagaState, Wait};
 use crate::core::story::{Happening, StoryLine};
 use crate::core::time::Timestamp;
 use crate::store::claim::{Loaded, Place};
 use crate::store::commit::{SagaWrite, Written};
+use crate::store::inputs::InputRow;
 
 /// Waits longer than this are not kept in memory: the saga is let go of until it is due.
 const PARK_AFTER: Duration = Duration::from_secs(5);
@@ -43,6 +46,10 @@ pub enum Message {
     Owned(Box<Live>),
     /// Something happened to a saga.
     Happened(Uuid, Occurrence),
+    /// A write could not be stored: the saga as the database has it, the attempt that led to it, and why.
+    Reloaded(Box<Loaded>, Arc<Deployed>, Option<(usize, Action, u32)>, String),
+    /// Lets go of a saga that cannot be helped here.
+    Forget(Uuid),
     /// Sagas that wait for a parked service may try it again: all of them, or one that probes it.
     Reopened {
         /// Its name.
@@ -50,10 +57,8 @@ pub enum Message {
         /// All of them.
         all: bool,
     },
-    /// A write could not be stored: the saga as the database has it, the attempt that led to it, and why.
-    Reloaded(Box<Loaded>, Arc<Deployed>, Option<(usize, Action, u32)>, String),
-    /// Lets go of a saga that cannot be helped here.
-    Forget(Uuid),
+    /// What others had to say to sagas that are owned here.
+    Said(Vec<InputRow>),
     /// Which of these sagas, that the table says are this worker's, are not here.
     Missing(Vec<Place>, oneshot::Sender<Vec<Place>>),
 }
@@ -127,9 +132,14 @@ impl Runner {
         match message {
             Message::Owned(live) => self.own(*live),
             Message::Happened(id, occurrence) => self.happen(id, occurrence),
-            Message::Reopened { service, all } => self.reopen(&service, all),
             Message::Reloaded(loaded, deployed, cause, reason) => self.mend(*loaded, &deployed, cause, &reason),
             Message::Forget(id) => self.forget(id),
+            Message::Reopened { service, all } => self.reopen(&service, all),
+            Message::Said(inputs) => {
+                for said in inputs {
+                    self.say(said);
+                }
+            }
             Message::Missing(mut places, answer) => {
                 places.retain(|place| !self.sagas.contains_key(&place.id));
                 // Who asked may have been stopped meanwhile.
@@ -140,10 +150,9 @@ impl Runner {
 
     fn own(&mut self, mut live: Live) {
         let id = live.saga.id;
-        let fresh_start = live.saga.state == SagaState::Running && live.rev == 0;
         let now = self.worker.clock.now();
         live.unpark(now, |service| self.worker.breakers.wants(service, now));
-        let waiting = std::mem::take(&mut live.waiting);
+        let fresh_start = live.saga.state == SagaState::Running && live.rev == 0 && live.epoch == 0;
         if self.sagas.insert(id, live).is_some() {
             // It was let go of, and claimed again before the answer came: it is one saga, not two.
             self.worker.let_go();
@@ -153,19 +162,28 @@ impl Runner {
             self.perform(id, &calls);
             self.set_timer(id);
         }
-        for occurrence in waiting {
-            self.happen(id, occurrence);
+        self.next_waiting(id);
+    }
+
+    fn say(&mut self, said: InputRow) {
+        let Some(live) = self.sagas.get_mut(&said.saga_id) else {
+            // It was let go of meanwhile: whoever claims it finds what was said.
+            self.worker.orphans.notify_one();
+            return;
+        };
+        if live.seen.insert(said.id) {
+            self.happen(said.saga_id, Occurrence::Said(Box::new(said)));
         }
     }
 
-    /// Tells sagas that wait for a service to try it again.
+    /// Steps that wait for a service are tried again.
     fn reopen(&mut self, service: &str, all: bool) {
         if self.stopping {
             return;
         }
         let waiting = self.sagas.iter().filter(|(_, live)| live.parked_at().any(|parked| parked == service)).map(|(id, _)| *id);
-        let ids: Vec<Uuid> = if all { waiting.collect() } else { waiting.take(1).collect() };
-        for id in ids {
+        let waiting: Vec<Uuid> = if all { waiting.collect() } else { waiting.take(1).collect() };
+        for id in waiting {
             self.happen(id, Occurrence::Reopened(service.to_owned()));
         }
     }
@@ -188,19 +206,28 @@ impl Runner {
             return;
         };
         let now = self.worker.clock.now();
-        let before = (live.saga.state, live.saga.target);
-        let (mut input, cause) = live.judge(occurrence);
-        if live.saga.state == SagaState::Pending {
-            input = machine::Input::Start;
-        }
+        let before = (live.saga.state, live.saga.target, live.saga.deadline_at);
+        let (input, cause) = live.judge(&occurrence);
+        let said = if let Occurrence::Said(said) = occurrence { Some(*said) } else { None };
         let (deployed, event) = (Arc::clone(&live.deployed), Arc::clone(&live.event));
         let decide = if self.stopping { machine::record } else { machine::advance };
-        let advance = decide(&deployed.definition, &event, &mut live.saga, input, now, rand::rng().random());
+        let advance = match input {
+            Some(input) => decide(&deployed.definition, &event, &mut live.saga, input, now, rand::rng().random::<f64>()),
+            None => Advance { stale: true, ..Advance::default() },
+        };
         if advance.stale {
             metrics::counter!("hms_stale_inputs_total").increment(1);
         }
-        let changed = before != (live.saga.state, live.saga.target) || !advance.steps.is_empty() || !advance.emissions.is_empty();
-        let release = self.stopping || may_park(&live.saga, now);
+        let deferred = advance.answer == Some(Answer::Deferred);
+        let changed = before != (live.saga.state, live.saga.target, live.saga.deadline_at)
+            || !advance.steps.is_empty()
+            || !advance.emissions.is_empty()
+            || said.is_some() && !deferred;
+        if deferred {
+            live.deferred.extend(said.clone());
+        }
+        // Whatever has still to be told comes first.
+        let release = (self.stopping || may_park(&live.saga, now)) && live.waiting.is_empty();
         if !changed && (!release || live.saga.in_flight().next().is_some()) {
             // What rang without effect must not ring again at once: the runner would do nothing else.
             if let Some(due) = live.saga.next_due() {
@@ -210,26 +237,33 @@ impl Runner {
         }
         // A saga with a call in flight stays here until the reply, whatever else is decided.
         let release = release && live.saga.in_flight().next().is_none();
-        let mut story = live.story(&advance, now);
-        if before.0 == SagaState::Pending && live.saga.state != SagaState::Pending {
+        let mut story = live.story(&advance, before.0, now);
+        if advance.emissions.contains(&Emission::Started) {
             story.insert(0, StoryLine { definition: deployed.definition.id.clone(), what: Happening::Started });
         }
-        // Handed over, it can go on at once; parked, when it is due; at its end or with a human, never.
-        let rests = live.saga.state.is_terminal() || live.saga.state == SagaState::CompFailed;
-        let next_due = if rests {
+        // Handed over, it can go on at once; parked, when it is due; at its end, never.
+        let next_due = if live.saga.state.is_terminal() {
             None
         } else if self.stopping {
             Some(now)
         } else {
             live.saga.next_due()
         };
-        let write = live.write(&advance, release, next_due);
+        let catalog = self.worker.definitions.active();
+        let (extras, told) = gather(live, &catalog, &advance, said.as_ref());
+        // Other routers and owners are told once it is durable.
+        let rings = !extras.waits.is_empty()
+            || !extras.children.is_empty()
+            || !extras.child_orders.is_empty()
+            || !extras.failures.is_empty()
+            || extras.ended.as_ref().is_some_and(|ended| ended.had_locks || ended.has_parent);
+        let write = live.write(&advance, release, next_due, extras, told);
         measures::attempts(&deployed.definition, &advance.attempts, now);
         if live.saga.state.is_terminal() {
             measures::ended(&deployed.definition.id, &live.saga, now.since(live.started_at));
         }
-        live.writing =
-            Some(InFlight { calls: advance.calls, release, story, published: write.events.iter().map(|event| event.kind.clone()).collect(), cause });
+        let published = write.events.iter().map(|event| event.kind.clone()).collect();
+        live.writing = Some(InFlight { calls: advance.calls, release, story, published, cause, rings });
         // The committers outlive the runner.
         let _closed = self.writes.send(write);
     }
@@ -252,6 +286,12 @@ impl Runner {
                     live.saga.steps[seq].fence = fence;
                 }
                 self.worker.published(&in_flight.published);
+                if in_flight.rings {
+                    self.worker.ring();
+                }
+                // What was put off is asked again: the saga has changed.
+                let deferred: Vec<_> = live.deferred.drain(..).map(|said| Occurrence::Said(Box::new(said))).collect();
+                live.waiting.extend(deferred);
                 for line in in_flight.story {
                     self.worker.tell(line);
                 }
@@ -320,8 +360,9 @@ impl Runner {
             match request::build(live.definition(), &live.saga, &live.event, seq, action) {
                 Ok(None) => {}
                 Ok(Some(Sending::Function(call))) => warn!(function = call.function, "functions are not called yet"),
-                Ok(Some(Sending::Call(call))) => {
-                    if live.rev == 0 && seq == 0 {
+                Ok(Some(Sending::Call(mut call))) => {
+                    call.callback_token = live.tokens.get(&(seq, action)).cloned();
+                    if live.saga.steps[seq].order == 1 && attempt == 1 && action == Action::Do {
                         measures::first_call(self.worker.clock.now().since(live.event.created_at));
                     }
                     calls::spawn(&self.worker, *call, id, seq);
@@ -361,7 +402,7 @@ impl Runner {
         let Some(live) = self.sagas.get_mut(&id) else {
             return;
         };
-        let (saga, stored) = completed_steps(loaded.saga, &deployed.definition);
+        let (saga, stored) = completed_steps(loaded.saga, loaded.steps, &deployed.definition);
         (live.saga, live.stored, live.rev, live.epoch) = (saga, stored, loaded.rev, loaded.epoch);
         (live.writing, live.mended) = (None, true);
         if let Some((seq, action, attempt)) = cause {
@@ -372,10 +413,18 @@ impl Runner {
     }
 }
 
-/// Whether a saga is let go of: it has ended, needs a human, or waits for longer than memory is worth.
+/// Whether a saga is let go of: it has ended, others must act, or it waits for longer than memory is worth.
 fn may_park(saga: &Saga, now: Timestamp) -> bool {
-    if saga.state.is_terminal() || saga.state == SagaState::CompFailed {
+    if matches!(saga.state, SagaState::CompFailed | SagaState::Hitl | SagaState::LockWait | SagaState::Paused) || saga.state.is_terminal() {
         return true;
     }
-    saga.in_flight().next().is_none() && saga.next_due().is_some_and(|due| due.since(now) > PARK_AFTER)
+    if saga.in_flight().next().is_some() {
+        return false;
+    }
+    // What others must do may take any time; heartbeats are looked up when the saga is claimed again.
+    let waits_for_others = saga.steps.iter().any(|step| {
+        let wait = step.waits_for().or(step.undo_waits_for());
+        wait.is_some_and(|wait| !matches!(wait, Wait::Timer | Wait::Service))
+    });
+    waits_for_others || saga.next_due().is_none_or(|due| due.since(now) > PARK_AFTER)
 }

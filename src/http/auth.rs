@@ -30,11 +30,13 @@ pub enum Need {
     Read,
     /// Publish events.
     Publish,
+    /// Give orders and decide.
+    Operate,
     /// Deploy.
     Administer,
 }
 
-use Need::{Administer, Nothing, Publish, Read};
+use Need::{Administer, Nothing, Operate, Publish, Read};
 
 impl Need {
     /// Whether a role fulfils it.
@@ -44,6 +46,7 @@ impl Need {
             Nothing => true,
             Read => matches!(role, Role::Viewer | Role::Operator | Role::Admin),
             Publish => matches!(role, Role::Publisher | Role::Operator | Role::Admin),
+            Operate => matches!(role, Role::Operator | Role::Admin),
             Administer => role == Role::Admin,
         }
     }
@@ -54,6 +57,7 @@ impl Need {
             Nothing => "any role",
             Read => "viewer, operator or admin",
             Publish => "publisher, operator or admin",
+            Operate => "operator or admin",
             Administer => "admin",
         }
     }
@@ -70,6 +74,8 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/problems/{code}", Nothing),
     ("GET", "/readyz", Nothing),
     ("GET", "/schema/{file}", Nothing),
+    ("POST", "/v1/callbacks/{token}", Nothing),
+    ("POST", "/v1/callbacks/{token}/heartbeat", Nothing),
     ("GET", "/v1/definitions", Read),
     ("GET", "/v1/definitions/{id}", Read),
     ("PUT", "/v1/definitions/{id}", Administer),
@@ -78,8 +84,25 @@ pub const ROUTES: &[(&str, &str, Need)] = &[
     ("GET", "/v1/events", Read),
     ("POST", "/v1/events", Publish),
     ("GET", "/v1/events/{id}", Read),
+    ("GET", "/v1/human-tasks", Read),
+    ("GET", "/v1/human-tasks/{id}", Read),
+    ("POST", "/v1/human-tasks/{id}/decide", Operate),
+    ("GET", "/v1/locks", Read),
     ("GET", "/v1/sagas", Read),
+    ("POST", "/v1/sagas/abort", Operate),
+    ("POST", "/v1/sagas/cancel", Operate),
+    ("POST", "/v1/sagas/pause", Operate),
+    ("POST", "/v1/sagas/resume", Operate),
+    ("POST", "/v1/sagas/retry", Operate),
+    ("POST", "/v1/sagas/skip", Operate),
     ("GET", "/v1/sagas/{id}", Read),
+    ("POST", "/v1/sagas/{id}/abort", Operate),
+    ("POST", "/v1/sagas/{id}/cancel", Operate),
+    ("POST", "/v1/sagas/{id}/fork", Operate),
+    ("POST", "/v1/sagas/{id}/pause", Operate),
+    ("POST", "/v1/sagas/{id}/resume", Operate),
+    ("POST", "/v1/sagas/{id}/retry", Operate),
+    ("POST", "/v1/sagas/{id}/skip", Operate),
 ];
 
 /// How long a verified key is believed: as long may a revoked one still work.
@@ -215,12 +238,12 @@ mod tests {
     }
 
     #[test]
-    fn reading_and_publishing_are_apart() {
-        let may = |role| [Read, Publish, Administer].map(|need: Need| need.is_met_by(role));
-        assert_eq!(may(Role::Viewer), [true, false, false]);
-        assert_eq!(may(Role::Publisher), [false, true, false]);
-        assert_eq!(may(Role::Operator), [true, true, false]);
-        assert_eq!(may(Role::Admin), [true, true, true]);
+    fn reading_publishing_and_ordering_are_apart() {
+        let may = |role| [Read, Publish, Operate, Administer].map(|need: Need| need.is_met_by(role));
+        assert_eq!(may(Role::Viewer), [true, false, false, false]);
+        assert_eq!(may(Role::Publisher), [false, true, false, false]);
+        assert_eq!(may(Role::Operator), [true, true, true, false]);
+        assert_eq!(may(Role::Admin), [true, true, true, true]);
     }
 
     #[test]

@@ -1,4 +1,4 @@
-//! The HTTP interface: publishing, looking, deploying, and what machines ask for.
+//! The HTTP interface: publishing, looking, ordering, deciding, deploying, callbacks, and what machines ask for.
 //!
 //! `router` is the seam for tests: everything but the listener. Invariants: every answer that is no success is a problem
 //! document, every route is in `auth::ROUTES`, and no handler reaches around `store` to the database or into the engine.
@@ -8,22 +8,29 @@ use std::sync::Arc;
 
 use axum::extract::DefaultBodyLimit;
 use axum::{Router, middleware};
+use tokio::sync::mpsc;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
+use crate::core::story::StoryLine;
 use crate::store::Store;
 use crate::store::publisher::Publisher;
 use crate::store::read::ReadStore;
 
 pub mod auth;
+pub mod body;
+pub mod bulk;
+pub mod callbacks;
 pub mod cloudevent;
 pub mod definitions;
 pub mod events;
 pub mod guard;
 pub mod limits;
+pub mod locks;
 pub mod machine;
+pub mod orders;
 pub mod page;
 pub mod paging;
 pub mod problem;
@@ -31,6 +38,7 @@ pub mod readiness;
 pub mod revisions;
 pub mod sagas;
 pub mod server;
+pub mod tasks;
 pub mod wait;
 
 /// What the handlers share: cheap to clone.
@@ -52,6 +60,8 @@ pub struct AppState {
     pub metrics: Arc<dyn Fn() -> String + Send + Sync>,
     /// Requests that wait for the end of a saga.
     pub waiters: wait::Waiters,
+    /// Where the process tells how far asynchronous steps have come, if it has a console.
+    pub story: Option<mpsc::Sender<StoryLine>>,
 }
 
 impl fmt::Debug for AppState {
@@ -71,6 +81,14 @@ fn routes() -> OpenApiRouter<AppState> {
         .routes(routes!(events::get_event))
         .routes(routes!(sagas::list_sagas))
         .routes(routes!(sagas::get_saga))
+        .merge(orders::routes())
+        .merge(bulk::routes())
+        .routes(routes!(tasks::list_tasks))
+        .routes(routes!(tasks::get_task))
+        .routes(routes!(tasks::decide_task))
+        .routes(routes!(locks::list_locks))
+        .routes(routes!(callbacks::end_step))
+        .routes(routes!(callbacks::beat_step))
         .routes(routes!(definitions::list_definitions))
         .routes(routes!(definitions::get_definition, definitions::put_definition))
         .routes(routes!(revisions::activate_definition))

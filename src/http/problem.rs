@@ -27,6 +27,7 @@ pub const KINDS: &[(&str, StatusCode, &str)] = &[
     ("method-not-allowed", StatusCode::METHOD_NOT_ALLOWED, "The method is not allowed here"),
     ("too-slow", StatusCode::REQUEST_TIMEOUT, "The request took too long to arrive"),
     ("conflict", StatusCode::CONFLICT, "The request contradicts an earlier one"),
+    ("stale", StatusCode::PRECONDITION_FAILED, "It has changed since"),
     ("too-large", StatusCode::PAYLOAD_TOO_LARGE, "The request is too large"),
     ("not-json", StatusCode::UNSUPPORTED_MEDIA_TYPE, "The content type is not supported"),
     ("invalid", StatusCode::UNPROCESSABLE_ENTITY, "The content is not valid"),
@@ -45,6 +46,7 @@ pub struct Problem {
     title: &'static str,
     detail: Cow<'static, str>,
     errors: Vec<Item>,
+    stale: bool,
     /// Boxed: problems travel in results, most without one.
     header: Option<Box<(HeaderName, HeaderValue)>>,
 }
@@ -84,6 +86,9 @@ pub struct Document {
     /// The faults, where the document has several.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     errors: Vec<Item>,
+    /// True for a report that comes too late or contradicts an earlier one.
+    #[serde(skip_serializing_if = "std::ops::Not::not")]
+    stale: bool,
     /// Names the log line of a 5xx.
     #[serde(rename = "correlationId", skip_serializing_if = "Option::is_none")]
     correlation_id: Option<Uuid>,
@@ -95,7 +100,7 @@ impl Problem {
             .iter()
             .find(|kind| kind.0 == code)
             .map_or((StatusCode::INTERNAL_SERVER_ERROR, "Something went wrong here"), |kind| (kind.1, kind.2));
-        Self { code, status, title, detail: detail.into(), errors: Vec::new(), header: None }
+        Self { code, status, title, detail: detail.into(), errors: Vec::new(), stale: false, header: None }
     }
 
     /// 400: the request cannot be read; `pointer` says where, if it is a document.
@@ -151,6 +156,12 @@ impl Problem {
         Self::new("conflict", detail)
     }
 
+    /// 412: what the caller has seen is not what there is.
+    #[must_use]
+    pub fn stale(detail: impl Into<Cow<'static, str>>) -> Self {
+        Self::new("stale", detail)
+    }
+
     /// 413.
     #[must_use]
     pub fn too_large(detail: impl Into<Cow<'static, str>>) -> Self {
@@ -192,6 +203,13 @@ impl Problem {
     #[must_use]
     pub fn timeout() -> Self {
         Self::new("timeout", "the handler did not finish in time")
+    }
+
+    /// Marks the refusal of a report: sending it again will not help.
+    #[must_use]
+    pub fn stale_report(mut self) -> Self {
+        self.stale = true;
+        self
     }
 
     /// Adds a fault of the document at `pointer`.
@@ -266,6 +284,7 @@ impl Problem {
             instance: instance.to_owned(),
             code: self.code.replace('-', "_"),
             errors: self.errors,
+            stale: self.stale,
             correlation_id,
         };
         let body = serde_json::to_vec(&document).unwrap_or_default();
@@ -326,7 +345,7 @@ pub fn from_panic(panic: Box<dyn std::any::Any + Send + 'static>) -> Response {
 
 /// Writes problems; anything else that is no success becomes one.
 pub async fn finish(request: Request, next: Next) -> Response {
-    let path = request.uri().path().to_owned();
+    let path = without_token(request.uri().path());
     let mut response = next.run(request).await;
     if let Some(problem) = response.extensions_mut().remove::<Problem>() {
         return problem.write(&path);
@@ -340,6 +359,15 @@ pub async fn finish(request: Request, next: Next) -> Response {
     let mut problem = Problem::new(code, String::from_utf8_lossy(&detail).into_owned());
     problem.status = status;
     problem.write(&path)
+}
+
+/// The path as it may be logged: the token of a callback is a secret.
+fn without_token(path: &str) -> String {
+    const CALLBACKS: &str = "/v1/callbacks/";
+    match path.strip_prefix(CALLBACKS) {
+        Some(rest) => format!("{CALLBACKS}..{}", rest.find('/').map_or("", |end| &rest[end..])),
+        None => path.to_owned(),
+    }
 }
 
 #[cfg(test)]
@@ -361,6 +389,13 @@ mod tests {
         let body = axum::body::to_bytes(answer.into_body(), 4096).await.expect("a body");
         let body = String::from_utf8_lossy(&body);
         assert!(body.contains("correlationId") && !body.contains("secret"), "{body}");
+    }
+
+    #[test]
+    fn the_token_of_a_callback_is_not_told() {
+        assert_eq!(without_token("/v1/callbacks/s3cret/heartbeat"), "/v1/callbacks/../heartbeat");
+        assert_eq!(without_token("/v1/callbacks/s3cret"), "/v1/callbacks/..");
+        assert_eq!(without_token("/v1/sagas"), "/v1/sagas");
     }
 
     #[test]

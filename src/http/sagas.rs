@@ -7,15 +7,14 @@ use axum::extract::{Path, Query, State};
 use axum::http::Uri;
 use axum::response::Response;
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
-use serde_json::value::RawValue;
-use utoipa::{IntoParams, ToSchema};
+use serde::Deserialize;
+use utoipa::IntoParams;
 use uuid::Uuid;
 
 use super::problem::{Document, Problem};
 use super::{AppState, paging};
-use crate::store::read::sagas::{Attempt, Filter, Saga, Step};
-use crate::store::read::timeline::Entry;
+use crate::store::read::saga::Detail;
+use crate::store::read::sagas::{Filter, Saga};
 
 /// Longest wait for the end of a saga.
 const WAIT_MAX: Duration = Duration::from_secs(60);
@@ -36,6 +35,9 @@ pub(super) struct ListQuery {
     correlation_id: Option<String>,
     /// The event that started it.
     event_id: Option<Uuid>,
+    /// It needs the lock of this object.
+    #[serde(alias = "lock_key")]
+    lock_key: Option<String>,
     /// Started at or after.
     since: Option<DateTime<Utc>>,
     /// Started before.
@@ -57,33 +59,14 @@ pub(super) async fn list_sagas(State(state): State<AppState>, uri: Uri, Query(qu
         definition: query.definition,
         correlation_id: query.correlation_id,
         event_id: query.event_id,
+        lock_key: query.lock_key,
+        unfinished: false,
         since: query.since,
         until: query.until,
         after: query.after,
     };
     let page = state.read.sagas(&filter, limit).await?;
     Ok(paging::answer(&uri, page, |saga| saga.id.to_string()))
-}
-
-/// A saga with everything that is known about it.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct SagaDetail {
-    #[serde(flatten)]
-    saga: Saga,
-    /// The event's data.
-    #[schema(value_type = Option<Object>)]
-    data: Option<Box<RawValue>>,
-    /// An order that is not applied yet.
-    pending_command: Option<String>,
-    /// One sentence: why it waits, or how it ended.
-    why: Option<String>,
-    /// Its steps in the order of the definition.
-    steps: Vec<Step>,
-    /// Its attempts in the order they were made.
-    attempts: Vec<Attempt>,
-    /// What happened, in order.
-    timeline: Vec<Entry>,
 }
 
 /// How long to wait.
@@ -97,12 +80,8 @@ pub(super) struct GetQuery {
 
 /// Shows one saga; with `waitMs`, once it has ended.
 #[utoipa::path(get, path = "/v1/sagas/{id}", tag = "sagas", params(("id" = Uuid, Path, description = "The saga"), GetQuery),
-    responses((status = 200, body = SagaDetail), (status = 404, body = Document)))]
-pub(super) async fn get_saga(
-    State(state): State<AppState>,
-    Path(id): Path<Uuid>,
-    Query(query): Query<GetQuery>,
-) -> Result<Json<SagaDetail>, Problem> {
+    responses((status = 200, body = Detail), (status = 404, body = Document)))]
+pub(super) async fn get_saga(State(state): State<AppState>, Path(id): Path<Uuid>, Query(query): Query<GetQuery>) -> Result<Json<Detail>, Problem> {
     if let Some(millis) = query.wait_ms.filter(|millis| *millis > 0) {
         let limit = Duration::from_millis(millis).min(WAIT_MAX);
         tokio::select! {
@@ -112,13 +91,5 @@ pub(super) async fn get_saga(
         }
     }
     let detail = state.read.saga(id).await?.ok_or_else(|| Problem::not_found(format!("no saga has the id {id}")))?;
-    Ok(Json(SagaDetail {
-        saga: detail.saga,
-        data: detail.data.map(|data| data.0),
-        pending_command: detail.pending_command,
-        why: detail.why,
-        steps: detail.steps,
-        attempts: detail.attempts,
-        timeline: detail.timeline,
-    }))
+    Ok(Json(detail))
 }

@@ -6,10 +6,12 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::Row;
 use uuid::Uuid;
 
+use super::inputs::{self, InputRow};
+use super::step_detail::StepDetail;
 use super::{Client, Error, time};
 use crate::core::event::Event;
 use crate::core::payload::Payload;
-use crate::core::saga::{Compensation, Saga, SagaState, StepProgress, StepStatus, Target, Wait};
+use crate::core::saga::{Compensation, Locks, Paused, Saga, SagaState, StepProgress, StepStatus, Target, Wait};
 
 /// A saga with everything that a worker needs to go on with it.
 #[derive(Debug)]
@@ -22,10 +24,42 @@ pub struct Loaded {
     pub rev: i32,
     /// When it was started.
     pub started_at: crate::core::time::Timestamp,
-    /// The saga. Its steps end at the last one that has a row: the definition knows how many follow.
+    /// The saga, without its steps.
     pub saga: Saga,
+    /// Those of its steps that have a row, by their place.
+    pub steps: Vec<(usize, StepProgress)>,
+    /// Where it stands among other sagas.
+    pub kin: Kin,
+    /// What others had to say to it.
+    pub inputs: Vec<InputRow>,
     /// The event that started it.
     pub event: Event,
+}
+
+/// Where a saga stands among other sagas.
+#[derive(Clone, Debug, Default)]
+pub struct Kin {
+    /// The saga, and its step, that this one is a part of.
+    pub parent: Option<Parent>,
+    /// Sagas above it.
+    pub nesting: i16,
+    /// The outermost of them; itself where there are none.
+    pub root: Option<Uuid>,
+    /// Its object locks.
+    pub lock_keys: Option<Vec<String>>,
+    /// The router's number of the event that started it: events since then count for its waits.
+    pub arrived: i64,
+}
+
+/// The step of another saga that a saga is a part of.
+#[derive(Clone, Debug)]
+pub struct Parent {
+    /// The saga.
+    pub id: Uuid,
+    /// The place of the step.
+    pub seq: i16,
+    /// Whether it does that step or undoes it.
+    pub action: String,
 }
 
 /// Claims sagas that are due and unowned, or whose owner is gone; oldest first, at most `limit`.
@@ -44,6 +78,11 @@ pub async fn claim(client: &Client, worker: i32, limit: i64) -> Result<Vec<Uuid>
                         where d.owner is null and d.finished_at is null and d.next_due <= now()
                         order by d.next_due limit $2 for update skip locked)))
                  or s.id = any(array(
+                      (select i.id from syncor.saga i
+                        where i.owner is null and i.finished_at is null
+                          and i.id = any(array(select p.saga_id from syncor.input p order by p.id limit $2))
+                        for update skip locked)))
+                 or s.id = any(array(
                       (select o.id from syncor.saga o
                         where o.finished_at is null
                           and o.owner = any(array(select w.no from syncor.worker w where w.died_at is not null or w.stopped_at is not null))
@@ -57,16 +96,22 @@ pub async fn claim(client: &Client, worker: i32, limit: i64) -> Result<Vec<Uuid>
 
 const SAGAS: &str = "
 select s.id, s.definition_no, s.epoch, s.rev, s.takeovers, s.state, s.target, s.clean, s.reason, s.deadline_at, s.correlation_id,
-       s.event_id, s.event_at, e.type, e.topic, e.source, e.subject, e.causation_id, e.depth, e.data::text, e.dedupe_key, s.started_at
+       s.event_id, s.event_at, e.type, e.topic, e.source, e.subject, e.causation_id, e.depth, e.data::text, e.dedupe_key, s.started_at,
+       s.resume_to, s.paused_at, s.lock_until, s.undoes, s.parent_id, s.parent_seq, s.parent_action, s.nesting, s.arrived, s.lock_keys,
+       (select bool_and(k.granted_at is not null) from syncor.lock_ticket k where k.saga_id = s.id),
+       case when s.parent_id is not null then syncor.root_of(s.id) end
   from syncor.saga s
   left join syncor.events e on e.id = s.event_id and e.created_at = s.event_at
  where s.id = any($1) and s.owner = $2";
 
 const STEPS: &str = "
 select t.saga_id, t.seq, t.status, t.compensation, t.ambiguous, t.attempts, t.spent, t.undo_attempts, t.undo_spent, t.fence,
-       t.called_at, t.due_at, t.started_at, t.finished_at, t.message, t.error, a.output::text, a.context::text
+       t.called_at, t.due_at, t.started_at, t.finished_at, t.message, t.error, a.output::text, a.context::text,
+       t.ordinal, t.wait, t.wait_until, t.detail::text,
+       case when t.wait = 'callback' then (select max(c.beat_at) from syncor.callback c where c.saga_id = t.saga_id and c.seq = t.seq and c.action = 'do') end
   from syncor.step t
-  left join syncor.attempt a on a.saga_id = t.saga_id and a.seq = t.seq and a.action = 'do' and a.attempt = t.attempts and a.outcome = 'succeeded'
+  left join syncor.attempt a on a.saga_id = coalesce((t.detail ->> 'doneBy')::uuid, t.saga_id) and a.seq = t.seq and a.outcome = 'succeeded'
+   and (a.action = 'do' and a.attempt = t.attempts or a.action = 'verify')
  where t.saga_id = any($1)
  order by t.saga_id, t.seq";
 
@@ -78,19 +123,32 @@ pub async fn load(client: &Client, worker: i32, ids: &[Uuid]) -> Result<Vec<Load
     let sagas = client.prepare_cached(SAGAS).await?;
     let steps = client.prepare_cached(STEPS).await?;
     let rows = client.query(&sagas, &[&ids, &worker]).await?;
-    let mut progress: HashMap<Uuid, Vec<StepProgress>> = HashMap::with_capacity(ids.len());
+    let mut progress: HashMap<Uuid, Vec<(usize, StepProgress)>> = HashMap::with_capacity(ids.len());
     for row in client.query(&steps, &[&ids]).await? {
-        let of_saga = progress.entry(row.get(0)).or_default();
         let seq = usize::try_from(row.get::<_, i16>(1)).unwrap_or_default();
-        of_saga.resize_with(seq, StepProgress::default);
-        of_saga.push(step_of(&row)?);
+        progress.entry(row.get(0)).or_default().push((seq, step_of(&row)?));
     }
-    rows.iter().map(|row| saga_of(row, progress.remove(&row.get(0)).unwrap_or_default())).collect()
+    let mut said: HashMap<Uuid, Vec<InputRow>> = HashMap::new();
+    for input in inputs::of(client, ids).await? {
+        said.entry(input.saga_id).or_default().push(input);
+    }
+    rows.iter()
+        .map(|row| {
+            let id = row.get(0);
+            saga_of(row, progress.remove(&id).unwrap_or_default(), said.remove(&id).unwrap_or_default())
+        })
+        .collect()
 }
 
-fn saga_of(row: &Row, steps: Vec<StepProgress>) -> Result<Loaded, Error> {
+fn saga_of(row: &Row, steps: Vec<(usize, StepProgress)>, inputs: Vec<InputRow>) -> Result<Loaded, Error> {
     let state: &str = row.get(5);
     let target: Option<&str> = row.get(6);
+    let parent = match (row.get(26), row.get(27), row.get(28)) {
+        (Some(id), Some(seq), Some(action)) => Some(Parent { id, seq, action }),
+        _ => None,
+    };
+    let kin =
+        Kin { parent, nesting: row.get(29), root: row.get(33), arrived: row.get::<_, Option<i64>>(30).unwrap_or_default(), lock_keys: row.get(31) };
     let saga = Saga {
         id: row.get(0),
         state: SagaState::parse(state).ok_or_else(|| Error::Unreadable(format!("the saga state `{state}`")))?,
@@ -98,7 +156,18 @@ fn saga_of(row: &Row, steps: Vec<StepProgress>) -> Result<Loaded, Error> {
         clean: row.get(7),
         reason: row.get(8),
         deadline_at: at(row, 9),
-        steps,
+        lock_until: at(row, 24),
+        paused: match (row.get::<_, Option<&str>>(22).and_then(SagaState::parse), at(row, 23)) {
+            (Some(resume_to), Some(at)) => Some(Paused { resume_to, at }),
+            _ => None,
+        },
+        undoes: row.get(25),
+        locks: match (&kin.lock_keys, row.get::<_, Option<bool>>(32)) {
+            (None, _) => Locks::None,
+            (Some(_), Some(false)) => Locks::Queued,
+            // Without tickets of its own it goes with those of its root.
+            (Some(_), _) => Locks::Held,
+        },
         ..Saga::new(row.get(0), 0)
     };
     let data: Option<String> = row.get(19);
@@ -115,17 +184,24 @@ fn saga_of(row: &Row, steps: Vec<StepProgress>) -> Result<Loaded, Error> {
         depth: row.get::<_, Option<i16>>(18).and_then(|depth| u16::try_from(depth).ok()).unwrap_or(0),
         created_at: time::from_sql(row.get(12)),
     };
-    Ok(Loaded { definition_no: row.get(1), epoch: row.get(2), rev: row.get(3), started_at: time::from_sql(row.get(21)), saga, event })
+    Ok(Loaded {
+        definition_no: row.get(1),
+        epoch: row.get(2),
+        rev: row.get(3),
+        started_at: time::from_sql(row.get(21)),
+        saga,
+        steps,
+        kin,
+        inputs,
+        event,
+    })
 }
 
 fn step_of(row: &Row) -> Result<StepProgress, Error> {
     let (status, compensation): (&str, &str) = (row.get(2), row.get(3));
     let payload = |column: usize| row.get::<_, Option<String>>(column).map(|text| Payload::trusted(text.into()));
     let count = |column: usize| u32::try_from(row.get::<_, i32>(column)).unwrap_or(0);
-    // Nothing else waits yet; the column that says so comes with the rest of the language.
-    let waits = status == "waiting" || compensation == "waiting";
-    Ok(StepProgress {
-        wait: waits.then_some(Wait::Service),
+    let mut step = StepProgress {
         status: StepStatus::parse(status).ok_or_else(|| Error::Unreadable(format!("the step status `{status}`")))?,
         compensation: Compensation::parse(compensation).ok_or_else(|| Error::Unreadable(format!("the compensation `{compensation}`")))?,
         ambiguous: row.get(4),
@@ -142,8 +218,14 @@ fn step_of(row: &Row) -> Result<StepProgress, Error> {
         error: row.get(15),
         output: payload(16),
         context: payload(17),
+        order: count(18),
+        wait: row.get::<_, Option<&str>>(19).and_then(Wait::parse),
+        wait_until: at(row, 20),
+        beat_at: at(row, 22),
         ..StepProgress::default()
-    })
+    };
+    StepDetail::restore(row.get(21), &mut step);
+    Ok(step)
 }
 
 fn at(row: &Row, column: usize) -> Option<crate::core::time::Timestamp> {

@@ -8,13 +8,15 @@ use std::borrow::Cow;
 use std::collections::HashMap;
 
 use chrono::{DateTime, Utc};
-use futures_util::future::try_join3;
+use futures_util::future::{try_join_all, try_join3};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
+use super::extras::{Extras, Statements};
+use super::step_detail::StepDetail;
 use super::{Client, Error, time};
 use crate::core::machine::Attempt;
-use crate::core::saga::{Saga, SagaState, StepProgress};
+use crate::core::saga::{Saga, SagaState, StepProgress, Wait};
 use crate::core::time::Timestamp;
 
 /// What one saga has to write.
@@ -38,6 +40,8 @@ pub struct SagaWrite {
     pub attempts: Vec<Attempt>,
     /// Events to publish.
     pub events: Vec<EventRow>,
+    /// What else it brings along.
+    pub extras: Option<Box<Extras>>,
 }
 
 /// The columns of a saga row that change on the way.
@@ -50,6 +54,9 @@ pub struct SagaRow {
     next_due: Option<DateTime<Utc>>,
     deadline_at: Option<DateTime<Utc>>,
     reason: Option<String>,
+    resume_to: Option<&'static str>,
+    paused_at: Option<DateTime<Utc>>,
+    lock_until: Option<DateTime<Utc>>,
 }
 
 impl SagaRow {
@@ -64,6 +71,9 @@ impl SagaRow {
             next_due: next_due.map(time::to_sql),
             deadline_at: saga.deadline_at.map(time::to_sql),
             reason: saga.reason.clone(),
+            resume_to: saga.paused.map(|paused| paused.resume_to.as_str()),
+            paused_at: saga.paused.map(|paused| time::to_sql(paused.at)),
+            lock_until: saga.lock_until.map(time::to_sql),
         }
     }
 
@@ -110,6 +120,14 @@ pub struct EventRow {
     pub data: String,
 }
 
+impl EventRow {
+    /// The same row with another type.
+    #[must_use]
+    pub fn of_kind(self, kind: &'static str) -> Self {
+        Self { kind: Cow::Borrowed(kind), ..self }
+    }
+}
+
 /// What became of one write.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Written {
@@ -125,6 +143,7 @@ pub enum Written {
 #[derive(Debug, Default)]
 pub(super) struct EventRows<'a> {
     kinds: Vec<&'a str>,
+    topics: Vec<&'a str>,
     sources: Vec<String>,
     subjects: Vec<Option<&'a str>>,
     correlations: Vec<&'a str>,
@@ -139,6 +158,7 @@ impl<'a> EventRows<'a> {
         let mut rows = Self::default();
         for event in events {
             rows.kinds.push(&event.kind);
+            rows.topics.push(event.topic.as_deref().unwrap_or("default"));
             rows.sources.push(format!("/hms/sagas/{}", event.saga_id));
             rows.subjects.push(event.subject.as_deref());
             rows.correlations.push(&event.correlation_id);
@@ -150,19 +170,19 @@ impl<'a> EventRows<'a> {
         rows
     }
 
-    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 8] {
-        [&self.kinds, &self.sources, &self.subjects, &self.correlations, &self.causations, &self.depths, &self.sagas, &self.data]
+    pub(super) fn params(&self) -> [&(dyn ToSql + Sync); 9] {
+        [&self.kinds, &self.topics, &self.sources, &self.subjects, &self.correlations, &self.causations, &self.depths, &self.sagas, &self.data]
     }
 }
 
 const PIN_PLAN: &str = "begin; set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off; \
-                        set local lock_timeout = '2s'";
+                        set local lock_timeout = '2s'; set local syncor.engine = 'on'";
 
 const COMMIT: &str = "
 with w as materialized (
   select * from unnest($2::uuid[], $3::int[], $4::int[], $5::text[], $6::text[], $7::bool[], $8::text[], $9::timestamptz[], $10::timestamptz[],
-                       $11::text[], $12::bool[], $13::bool[])
-         as w(id, epoch, rev, state, target, clean, waiting_for, next_due, deadline_at, reason, release, progress)),
+                       $11::text[], $12::bool[], $13::bool[], $14::text[], $15::timestamptz[], $16::timestamptz[])
+         as w(id, epoch, rev, state, target, clean, waiting_for, next_due, deadline_at, reason, release, progress, resume_to, paused_at, lock_until)),
 held as materialized (
   select s.id from w join syncor.saga s on s.id = w.id
    where s.owner = $1 and s.epoch = w.epoch and s.rev = w.rev
@@ -170,7 +190,7 @@ held as materialized (
 u as (
   update syncor.saga s
      set rev = s.rev + 1, state = w.state, target = w.target, clean = w.clean, waiting_for = w.waiting_for, next_due = w.next_due,
-         deadline_at = w.deadline_at, reason = w.reason,
+         deadline_at = w.deadline_at, reason = w.reason, resume_to = w.resume_to, paused_at = w.paused_at, lock_until = w.lock_until,
          takeovers = case when w.progress then 0 else s.takeovers end,
          owner = case when w.release then null else s.owner end,
          finished_at = case when w.state in ('completed', 'failed', 'cancelled', 'aborted', 'rejected') then now() end
@@ -179,36 +199,37 @@ u as (
   returning s.id),
 x as materialized (
   select x.*, case when x.call then nextval('syncor.fence') else x.fence end as new_fence
-    from unnest($14::uuid[], $15::smallint[], $16::text[], $17::bool[], $18::bool[], $19::text[], $20::text[], $21::bool[], $22::int[], $23::int[],
-                $24::int[], $25::int[], $26::bigint[], $27::timestamptz[], $28::timestamptz[], $29::timestamptz[], $30::timestamptz[],
-                $31::text[], $32::text[])
+    from unnest($17::uuid[], $18::smallint[], $19::text[], $20::bool[], $21::bool[], $22::text[], $23::text[], $24::bool[], $25::int[], $26::int[],
+                $27::int[], $28::int[], $29::bigint[], $30::timestamptz[], $31::timestamptz[], $32::timestamptz[], $33::timestamptz[],
+                $34::text[], $35::text[], $36::int[], $37::text[], $38::timestamptz[], $39::text[])
          as x(saga_id, seq, name, stored, call, status, compensation, ambiguous, attempts, spent, undo_attempts, undo_spent, fence, called_at,
-              due_at, started_at, finished_at, message, error)
+              due_at, started_at, finished_at, message, error, ordinal, wait, wait_until, detail)
    where x.saga_id in (select id from u)),
 ti as (
   insert into syncor.step (saga_id, seq, name, status, compensation, ambiguous, attempts, spent, undo_attempts, undo_spent, fence, called_at,
-                           due_at, started_at, finished_at, message, error)
+                           due_at, started_at, finished_at, message, error, ordinal, wait, wait_until, detail)
   select saga_id, seq, name, status, compensation, ambiguous, attempts, spent, undo_attempts, undo_spent, new_fence, called_at, due_at,
-         started_at, finished_at, message, error
+         started_at, finished_at, message, error, ordinal, wait, wait_until, detail::jsonb
     from x where not stored),
 tu as (
   update syncor.step t
      set status = x.status, compensation = x.compensation, ambiguous = x.ambiguous, attempts = x.attempts, spent = x.spent,
          undo_attempts = x.undo_attempts, undo_spent = x.undo_spent, fence = x.new_fence, called_at = x.called_at, due_at = x.due_at,
-         started_at = x.started_at, finished_at = x.finished_at, message = x.message, error = x.error
+         started_at = x.started_at, finished_at = x.finished_at, message = x.message, error = x.error, ordinal = x.ordinal, wait = x.wait,
+         wait_until = x.wait_until, detail = x.detail::jsonb
     from x where x.stored and t.saga_id = x.saga_id and t.seq = x.seq),
 a as (
   insert into syncor.attempt (saga_id, seq, action, attempt, fence, outcome, http_status, error, output, context, worker, started_at)
   select a.saga_id, a.seq, a.action, a.attempt, a.fence, a.outcome, a.http_status, a.error, a.output::jsonb, a.context::jsonb, $1, a.started_at
-    from unnest($33::uuid[], $34::smallint[], $35::text[], $36::int[], $37::bigint[], $38::text[], $39::smallint[], $40::text[], $41::text[],
-                $42::text[], $43::timestamptz[])
+    from unnest($40::uuid[], $41::smallint[], $42::text[], $43::int[], $44::bigint[], $45::text[], $46::smallint[], $47::text[], $48::text[],
+                $49::text[], $50::timestamptz[])
          as a(saga_id, seq, action, attempt, fence, outcome, http_status, error, output, context, started_at)
    where a.saga_id in (select id from u)),
 e as (
-  insert into syncor.events (type, source, subject, correlation_id, causation_id, depth, saga_id, data)
-  select type, source, subject, correlation_id, causation_id, depth, saga_id, data::jsonb
-    from unnest($44::text[], $45::text[], $46::text[], $47::text[], $48::uuid[], $49::smallint[], $50::uuid[], $51::text[])
-         as e(type, source, subject, correlation_id, causation_id, depth, saga_id, data)
+  insert into syncor.events (type, topic, source, subject, correlation_id, causation_id, depth, saga_id, data)
+  select type, topic, source, subject, correlation_id, causation_id, depth, saga_id, data::jsonb
+    from unnest($51::text[], $52::text[], $53::text[], $54::text[], $55::text[], $56::uuid[], $57::smallint[], $58::uuid[], $59::text[])
+         as e(type, topic, source, subject, correlation_id, causation_id, depth, saga_id, data)
    where e.saga_id in (select id from u))
 select u.id, x.seq, x.new_fence from u left join x on x.saga_id = u.id and x.call";
 
@@ -227,10 +248,16 @@ pub async fn commit(client: &Client, worker: i32, batch: &[SagaWrite]) -> Result
     params.extend(attempts.params());
     params.extend(events.params());
     let statement = client.prepare_cached(COMMIT).await?;
-    // Polled together, the three go out in one packet: one round trip for the whole transaction.
-    let sent = try_join3(client.batch_execute(PIN_PLAN), client.query(&statement, &params), client.batch_execute("commit")).await;
+    let extras = match Statements::of(batch) {
+        Some(statements) => Some(statements.prepare(client).await?),
+        None => None,
+    };
+    let mut behind = extras.as_ref().map(|extras| extras.sendings(client)).unwrap_or_default();
+    behind.push(Box::pin(client.batch_execute("commit")));
+    // Polled together, all of it goes out in one packet: one round trip for the whole transaction.
+    let sent = try_join3(client.batch_execute(PIN_PLAN), client.query(&statement, &params), try_join_all(behind)).await;
     let rows = match sent {
-        Ok(((), rows, ())) => rows,
+        Ok(((), rows, _)) => rows,
         Err(error) => {
             // After an error inside the transaction the pipelined commit has rolled it back; a broken connection ends it as well.
             if !client.is_closed() {
@@ -287,6 +314,7 @@ macro_rules! columns {
 columns!(SagaColumns {
     id: Uuid, epoch: i32, rev: i32, state: &'a str, target: Option<&'a str>, clean: bool, waiting_for: Option<&'a str>,
     next_due: Option<DateTime<Utc>>, deadline_at: Option<DateTime<Utc>>, reason: Option<&'a str>, release: bool, progress: bool,
+    resume_to: Option<&'a str>, paused_at: Option<DateTime<Utc>>, lock_until: Option<DateTime<Utc>>,
 });
 
 impl<'a> SagaColumns<'a> {
@@ -306,6 +334,9 @@ impl<'a> SagaColumns<'a> {
             columns.reason.push(row.reason.as_deref());
             columns.release.push(write.release);
             columns.progress.push(write.progress);
+            columns.resume_to.push(row.resume_to);
+            columns.paused_at.push(row.paused_at);
+            columns.lock_until.push(row.lock_until);
         }
         columns
     }
@@ -315,7 +346,7 @@ columns!(StepColumns {
     saga_id: Uuid, seq: i16, name: &'a str, stored: bool, call: bool, status: &'a str, compensation: &'a str, ambiguous: bool,
     attempts: i32, spent: i32, undo_attempts: i32, undo_spent: i32, fence: i64, called_at: Option<DateTime<Utc>>,
     due_at: Option<DateTime<Utc>>, started_at: Option<DateTime<Utc>>, finished_at: Option<DateTime<Utc>>, message: Option<&'a str>,
-    error: Option<&'a str>,
+    error: Option<&'a str>, ordinal: i32, wait: Option<&'a str>, wait_until: Option<DateTime<Utc>>, detail: Option<String>,
 });
 
 impl<'a> StepColumns<'a> {
@@ -342,6 +373,10 @@ impl<'a> StepColumns<'a> {
             columns.finished_at.push(progress.finished_at.map(time::to_sql));
             columns.message.push(progress.message.as_deref());
             columns.error.push(progress.error.as_deref());
+            columns.ordinal.push(count(progress.order));
+            columns.wait.push(progress.wait.map(Wait::as_str));
+            columns.wait_until.push(progress.wait_until.map(time::to_sql));
+            columns.detail.push(StepDetail::of(progress));
         }
         columns
     }

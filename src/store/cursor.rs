@@ -48,6 +48,8 @@ pub struct Batch {
     pub more: bool,
     /// Those of the events that came from the backlog: to be struck off it.
     pub backlog: Vec<Uuid>,
+    /// Whether there are waits that were never compared with what arrived before them.
+    pub fresh_waits: bool,
 }
 
 /// An event with its exact time, which finds its partition.
@@ -81,10 +83,18 @@ pub async fn current(client: &Client) -> Result<Position, Error> {
     Ok(Position { seq: row.get(0), done: row.get(1), page, floor_pos: row.get(5) })
 }
 
+/// Whether some family of sagas has failed lately.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn has_streaks(client: &Client) -> Result<bool, Error> {
+    Ok(client.query_one("select exists (select from syncor.streak)", &[]).await?.get(0))
+}
+
 /// One statement, so that the snapshot it reports is the snapshot it read with. Two arms instead of OR: each has its index.
 const READ: &str = "
-select s.snap, c.revision, e.*
-  from (select pg_current_snapshot()::text as snap) s
+select s.snap, c.revision, e.*, s.fresh
+  from (select pg_current_snapshot()::text as snap, exists (select from syncor.wait where fresh) as fresh) s
  cross join syncor.catalog c
   left join lateral (
     select u.tx::text, u.pos, u.old, u.id, u.type, u.topic, u.source, u.subject, u.correlation_id, u.causation_id, u.depth, u.created_at,
@@ -143,7 +153,7 @@ pub async fn read(client: &Client, from: &Position, limit: i64, triggers: &[Stri
     // A page that was not full ends its interval: what came after its target is still unread.
     let more = full || from.page.is_some();
     let next = Position { seq: from.seq + 1, done, page, floor_pos: from.floor_pos };
-    Ok(Batch { events, next, catalog_revision, more, backlog })
+    Ok(Batch { events, next, catalog_revision, more, backlog, fresh_waits: first.get(15) })
 }
 
 fn event_of(row: &Row, at: usize) -> NewEvent {

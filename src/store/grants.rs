@@ -14,9 +14,24 @@ pub enum Kind {
 }
 
 /// What people read; the ledger is the only table among the views.
-pub const RELATIONS: [&str; 9] = ["events", "sagas", "steps", "attempts", "commands", "definitions", "services", "workers", "signing_keys"];
+pub const RELATIONS: [&str; 11] =
+    ["events", "sagas", "steps", "attempts", "commands", "human_tasks", "object_locks", "definitions", "services", "workers", "signing_keys"];
 
 const EMIT: &str = "syncor.emit(text, jsonb, text, text, text, text, text)";
+
+/// What operators call. The last two stand on a callback token, which is a proof of its own.
+pub const ORDERS: [&str; 10] = [
+    "cancel(uuid, text)",
+    "pause(uuid, text)",
+    "resume(uuid, text)",
+    "abort(uuid, text)",
+    "retry(uuid, text, text)",
+    "skip(uuid, text, text)",
+    "decide(uuid, text, text, jsonb)",
+    "fork(uuid, text, text)",
+    "complete(text, text, jsonb, jsonb, text, text)",
+    "beat(text, bigint, bigint, text)",
+];
 
 /// The statements that give `role` the rights of `kind`, one a line. Granting again changes nothing.
 #[must_use]
@@ -31,12 +46,14 @@ pub fn grants(role: &str, kind: Kind) -> String {
             statements.push(format!("grant select (id) on syncor.events to {role};"));
             statements.push(format!("grant execute on function {EMIT} to {role};"));
         }
-        // An operator's commands are functions that do not exist yet.
         Kind::Reader | Kind::Operator => {
             for relation in RELATIONS {
                 statements.push(format!("grant select on syncor.{relation} to {role};"));
             }
             statements.push(format!("grant execute on function syncor.why(uuid) to {role};"));
+            if kind == Kind::Operator {
+                statements.extend(ORDERS.map(|function| format!("grant execute on function syncor.{function} to {role};")));
+            }
         }
     }
     statements.join("\n") + "\n"

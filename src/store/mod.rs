@@ -10,6 +10,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Timeouts}
 use tokio_postgres::error::SqlState;
 
 pub mod breaker;
+pub mod callbacks;
 pub mod claim;
 pub mod commit;
 pub mod cursor;
@@ -17,14 +18,20 @@ pub mod definitions;
 pub mod doctor;
 pub mod dsn;
 pub mod events;
+pub mod extras;
 pub mod grants;
+pub mod inputs;
 pub mod keys;
+mod lines;
+pub mod lingering;
 pub mod lookup;
 pub mod migrate;
+pub mod orders;
 pub mod partitions;
 pub mod publisher;
 pub mod read;
 pub mod start;
+mod step_detail;
 pub mod time;
 pub mod uninstall;
 pub mod wake;

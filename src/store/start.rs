@@ -6,6 +6,8 @@ use uuid::Uuid;
 
 use super::commit::{EventRow, EventRows};
 use super::cursor::Position;
+use super::extras::WaitRow;
+use super::lines::{BEGIN, Lines};
 use super::{Client, Error, time};
 use crate::core::time::Timestamp;
 
@@ -42,6 +44,40 @@ pub struct NewSaga {
     pub started_at: Timestamp,
     /// The events that it publishes at once.
     pub events: Vec<EventRow>,
+    /// Its object locks, for which it stands in line with this write.
+    pub lock_keys: Option<Vec<String>>,
+    /// The router's number of its event.
+    pub arrived: i64,
+    /// The events that cancel it.
+    pub waits: Vec<WaitRow>,
+}
+
+/// An event that somebody may wait for.
+#[derive(Debug)]
+pub struct Arrival {
+    /// The router's number.
+    pub no: i64,
+    /// The event.
+    pub event_id: Uuid,
+    /// When it was published.
+    pub created_at: Timestamp,
+    /// Its type.
+    pub kind: String,
+    /// `path=value` for each path that somebody compares.
+    pub keys: Vec<String>,
+}
+
+/// A saga that failed or completed.
+#[derive(Debug)]
+pub struct SagaEnd {
+    /// The family of its definition.
+    pub family: String,
+    /// It failed, and no human said so.
+    pub failed: bool,
+    /// The saga.
+    pub saga_id: Option<String>,
+    /// Why it failed.
+    pub reason: Option<String>,
 }
 
 /// What one batch of events leads to.
@@ -55,6 +91,12 @@ pub struct StartBatch<'a> {
     pub position: &'a Position,
     /// Events to strike off the backlog.
     pub backlog: &'a [Uuid],
+    /// Events that somebody may wait for.
+    pub arrivals: &'a [Arrival],
+    /// Sagas that ended, in their order.
+    pub ends: &'a [SagaEnd],
+    /// There are waits that were never compared with what arrived before them.
+    pub fresh_waits: bool,
 }
 
 /// One that really started, with the fence of its first call.
@@ -64,13 +106,16 @@ pub struct Started {
     pub id: Uuid,
     /// The fence, if a call was committed to.
     pub fence: Option<i64>,
+    /// Whether it got its locks at once; `None` where it needs none.
+    pub locked: Option<bool>,
 }
 
 const START: &str = "
 with n as materialized (
   select * from unnest($1::uuid[], $2::int[], $3::text[], $4::text[], $5::text[], $6::uuid[], $7::timestamptz[], $8::text[], $9::text[],
-                       $10::int[], $11::timestamptz[], $12::text[], $13::text[], $14::timestamptz[])
-         as n(id, definition_no, family, key, again, event_id, event_at, correlation_id, state, owner, deadline_at, reason, first_step, started_at)),
+                       $10::int[], $11::timestamptz[], $12::text[], $13::text[], $14::timestamptz[], $34::bigint[])
+         as n(id, definition_no, family, key, again, event_id, event_at, correlation_id, state, owner, deadline_at, reason, first_step, started_at,
+              arrived)),
 k as (
   insert into syncor.saga_key as k (family, key, saga_id, again) select family, key, id, again from n
   on conflict (family, key) do update set saga_id = excluded.saga_id, again = excluded.again
@@ -80,29 +125,29 @@ k as (
   returning saga_id),
 s as (
   insert into syncor.saga (id, definition_no, owner, epoch, rev, state, deadline_at, next_due, started_at, finished_at,
-                           event_id, event_at, correlation_id, dedupe_key, reason)
+                           event_id, event_at, correlation_id, dedupe_key, reason, arrived)
   select n.id, n.definition_no, n.owner, 0, 0, n.state, n.deadline_at,
          case when n.owner is null and n.state <> 'rejected' then now() end, n.started_at,
          case when n.state = 'rejected' then now() end,
-         n.event_id, n.event_at, n.correlation_id, nullif(n.key, n.event_id::text), n.reason
+         n.event_id, n.event_at, n.correlation_id, nullif(n.key, n.event_id::text), n.reason, n.arrived
     from n where n.id in (select saga_id from k)),
 t as (
-  insert into syncor.step (saga_id, seq, name, status, attempts, fence, called_at, started_at)
-  select n.id, 0, n.first_step, 'running', 1, nextval('syncor.fence'), n.started_at, n.started_at
+  insert into syncor.step (saga_id, seq, ordinal, name, status, attempts, fence, called_at, started_at)
+  select n.id, 0, 1, n.first_step, 'running', 1, nextval('syncor.fence'), n.started_at, n.started_at
     from n where n.first_step is not null and n.id in (select saga_id from k)
   returning saga_id, fence),
 e as (
-  insert into syncor.events (type, source, subject, correlation_id, causation_id, depth, saga_id, data)
-  select type, source, subject, correlation_id, causation_id, depth, saga_id, data::jsonb
-    from unnest($15::text[], $16::text[], $17::text[], $18::text[], $19::uuid[], $20::smallint[], $21::uuid[], $22::text[])
-         as e(type, source, subject, correlation_id, causation_id, depth, saga_id, data)
+  insert into syncor.events (type, topic, source, subject, correlation_id, causation_id, depth, saga_id, data)
+  select type, topic, source, subject, correlation_id, causation_id, depth, saga_id, data::jsonb
+    from unnest($15::text[], $16::text[], $17::text[], $18::text[], $19::text[], $20::uuid[], $21::smallint[], $22::uuid[], $23::text[])
+         as e(type, topic, source, subject, correlation_id, causation_id, depth, saga_id, data)
    where e.saga_id in (select saga_id from k)),
 o as (
-  insert into syncor.event_note (event_id, note) select * from unnest($23::uuid[], $24::text[]) on conflict do nothing),
-b as (delete from syncor.backlog where event_id = any($32::uuid[])),
+  insert into syncor.event_note (event_id, note) select * from unnest($24::uuid[], $25::text[]) on conflict do nothing),
+b as (delete from syncor.backlog where event_id = any($33::uuid[])),
 c as (
   insert into syncor.cursor (seq, done, target, after_tx, after_pos, floor_pos, worker)
-  values ($25, $26::text::pg_snapshot, $27::text::pg_snapshot, $28::text::xid8, $29, $30, $31))
+  values ($26, $27::text::pg_snapshot, $28::text::pg_snapshot, $29::text::xid8, $30, $31, $32))
 select k.saga_id, t.fence from k left join t on t.saga_id = k.saga_id";
 
 /// Writes the batch. Of the sagas, those come back that really started: the others' keys were used before.
@@ -110,7 +155,7 @@ select k.saga_id, t.fence from k left join t on t.saga_id = k.saga_id";
 /// # Errors
 /// When the database cannot be asked, or another router wrote this position first (23505 on the cursor).
 pub async fn start(client: &Client, worker: i32, batch: &StartBatch<'_>) -> Result<Vec<Started>, Error> {
-    let StartBatch { sagas, notes, position, backlog } = batch;
+    let StartBatch { sagas, notes, position, backlog, arrivals, ends, fresh_waits } = batch;
     let ids: Vec<Uuid> = sagas.iter().map(|saga| saga.id).collect();
     let numbers: Vec<i32> = sagas.iter().map(|saga| saga.definition_no).collect();
     let families: Vec<&str> = sagas.iter().map(|saga| saga.family.as_str()).collect();
@@ -152,9 +197,26 @@ pub async fn start(client: &Client, worker: i32, batch: &StartBatch<'_>) -> Resu
     let mut params: Vec<&(dyn ToSql + Sync)> = own.to_vec();
     params.extend(events.params());
     params.extend(cursor);
+    let arrived: Vec<i64> = sagas.iter().map(|saga| saga.arrived).collect();
+    params.push(&arrived);
     let statement = client.prepare_cached(START).await?;
-    let rows = client.query(&statement, &params).await?;
-    Ok(rows.iter().map(|row| Started { id: row.get(0), fence: row.get(1) }).collect())
+    let lines = Lines::of(sagas, arrivals, ends, *fresh_waits);
+    if lines.is_empty() {
+        let rows = client.query(&statement, &params).await?;
+        return Ok(rows.iter().map(|row| Started { id: row.get(0), fence: row.get(1), locked: None }).collect());
+    }
+    client.batch_execute(BEGIN).await?;
+    let written = async {
+        let rows = client.query(&statement, &params).await?;
+        let locked = lines.write(client).await?;
+        client.batch_execute("commit").await?;
+        Ok::<_, Error>(rows.iter().map(|row| Started { id: row.get(0), fence: row.get(1), locked: locked.get(&row.get(0)).copied() }).collect())
+    };
+    let written = written.await;
+    if written.is_err() && !client.is_closed() {
+        client.batch_execute("rollback").await?;
+    }
+    written
 }
 
 /// Remembers why events started nothing.

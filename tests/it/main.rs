@@ -8,7 +8,11 @@ mod support;
 mod acceptance;
 // Services that are down, come back, are paused.
 mod breaker;
+// Callback tokens in the database: one end, told once.
+mod callbacks_sql;
 // Files on the command line: validated, deployed, begun with.
+mod async_steps;
+mod children;
 mod cli_files;
 // A server as people run it: started, used, stopped.
 mod cli_server;
@@ -32,12 +36,24 @@ mod http_events;
 mod http_machine;
 // Looking at sagas, and waiting for their end.
 mod http_sagas;
+// What must be true after every test that runs sagas.
+mod invariants;
 // API keys and signing keys.
 mod keys;
+// What the views and why say of every state, and which rows the schema lets be.
+mod language_sql;
 // The ledger: inserts always succeed, nothing in it ever changes, sleepers are woken.
 mod ledger;
+mod object_locks;
+mod parallel;
+mod pivot;
+mod waits;
+// Object locks as the database keeps them.
+mod locks_sql;
 // The schema: made once by many, refused when it is not ours.
 mod migrations;
+// Orders, decisions and forks in SQL.
+mod operators_sql;
 // What one publisher suffers, the others do not notice.
 mod publishing;
 // A dump restored elsewhere.

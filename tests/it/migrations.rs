@@ -29,6 +29,29 @@ async fn wait_until(client: &Client, question: &str) {
     }
 }
 
+/// A database as an earlier version of this program left it.
+async fn database_at(version: i32) -> db::TestDatabase {
+    let whole = db::database().await;
+    let history = connect(&whole.url).await;
+    let applied = history.query("select version, name, applied_on, checksum from syncor.schema_history order by version", &[]).await.unwrap();
+    let db = db::empty_database().await;
+    let client = connect(&db.url).await;
+    client
+        .batch_execute(
+            "create schema syncor;
+             create table syncor.schema_history (version int4 primary key, name varchar(255), applied_on varchar(255), checksum varchar(255))",
+        )
+        .await
+        .unwrap();
+    for row in applied.iter().filter(|row| row.get::<_, i32>(0) <= version) {
+        let (number, name, on, checksum): (i32, &str, &str, &str) = (row.get(0), row.get(1), row.get(2), row.get(3));
+        let file = format!("{}/migrations/V{number:03}__{name}.sql", env!("CARGO_MANIFEST_DIR"));
+        client.batch_execute(&std::fs::read_to_string(file).unwrap()).await.unwrap();
+        client.execute("insert into syncor.schema_history values ($1, $2, $3, $4)", &[&number, &name, &on, &checksum]).await.unwrap();
+    }
+    db
+}
+
 #[tokio::test]
 async fn an_empty_database_is_migrated_once() {
     let db = db::empty_database().await;
@@ -120,20 +143,9 @@ async fn with_nothing_to_do_no_lock_is_waited_for() {
 
 #[tokio::test]
 async fn a_migration_that_waits_lets_go_and_tries_again() {
-    let db = db::database().await;
+    let db = database_at(5).await;
     let mut blocker = connect(&db.url).await;
     let watcher = connect(&db.url).await;
-    // As if the views had never been made.
-    blocker
-        .batch_execute(
-            "do $$ declare v record; begin
-               for v in select relname from pg_class where relnamespace = 'syncor'::regnamespace and relkind = 'v'
-               loop execute format('drop view syncor.%I cascade', v.relname); end loop;
-             end $$;
-             drop function syncor.emit; drop function syncor.why; delete from syncor.schema_history where version >= 6",
-        )
-        .await
-        .unwrap();
     let transaction = blocker.transaction().await.unwrap();
     transaction.batch_execute("lock table syncor.saga in access exclusive mode").await.unwrap();
     let url = db.url.clone();
@@ -145,6 +157,41 @@ async fn a_migration_that_waits_lets_go_and_tries_again() {
     }
     transaction.rollback().await.unwrap();
     assert_eq!(migration.await.unwrap().unwrap().applied.first().map(String::as_str), Some("V006__reading"));
+}
+
+#[tokio::test]
+async fn what_an_earlier_version_left_goes_on() {
+    let db = database_at(6).await;
+    let client = connect(&db.url).await;
+    client
+        .batch_execute(
+            "insert into syncor.definition (kind, id, family, version, revision, source)
+             values ('saga', 'a.v1', 'a', 1, 'r', '{\"steps\": [{\"name\": \"s1\"}, {\"name\": \"s2\"}]}'), ('services', 's', 's', 1, 'r', '{}');
+             insert into syncor.saga (id, definition_no, state, event_id, event_at, correlation_id)
+             select gen_random_uuid(), 1, 'running', gen_random_uuid(), now(), 'c' from generate_series(1, 3);
+             insert into syncor.step (saga_id, seq, name, status, attempts, fence, started_at) select id, 0, 's1', 'running', 1, 1, now() from syncor.saga;
+             insert into syncor.attempt (saga_id, seq, action, attempt, worker, fence, started_at, outcome)
+             select id, 0, 'do', 1, 1, 1, now(), 'succeeded' from syncor.saga",
+        )
+        .await
+        .unwrap();
+    assert_eq!(report(&db.url).await.unwrap().applied.first().map(String::as_str), Some("V007__language"));
+    let steps = "select string_agg(d.kind || ' ' || array_to_string(d.steps, ','), '; ' order by d.no) from syncor.definition d";
+    assert_eq!(client.query_one(steps, &[]).await.unwrap().get::<_, String>(0), "saga s1,s2; services ");
+    let seen =
+        "select count(*) from syncor.steps t join syncor.sagas s on s.id = t.saga_id where s.lock_keys is null and syncor.why(s.id) is not null";
+    assert_eq!(client.query_one(seen, &[]).await.unwrap().get::<_, i64>(0), 6);
+    // As a worker of that version writes on.
+    client
+        .batch_execute(
+            "update syncor.step set status = 'succeeded', finished_at = now();
+             insert into syncor.step (saga_id, seq, name, status, attempts, fence, started_at) select id, 1, 's2', 'running', 1, 2, now() from syncor.saga;
+             insert into syncor.definition (kind, id, family, version, revision, source)
+             values ('saga', 'b.v1', 'b', 1, 'r', '{\"steps\": [{\"name\": \"t1\"}]}')",
+        )
+        .await
+        .unwrap();
+    assert_eq!(client.query_one(steps, &[]).await.unwrap().get::<_, String>(0), "saga s1,s2; services ; saga t1");
 }
 
 #[tokio::test]

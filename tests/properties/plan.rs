@@ -1,202 +1,376 @@
-//! Random sagas and random fates for them.
+//! Random sagas of the whole language.
 
-use std::fmt::Write;
+use std::time::Duration;
 
-use proptest::collection::vec;
-use proptest::option::weighted;
-use proptest::prelude::*;
-use syncor::core::definition::Definition;
-use syncor::core::definition_file::{File, read};
+use syncor::core::definition::{
+    Call, Compensate, CompensateOn, Dedupe, DedupeAfter, Definition, Emit, Group, Hitl, Human, Lock, LockMode, Node, OnBranchFailure,
+    OnCompensationFailure, OnExhausted, Otherwise, Retry, Sql, Step, StepKind, Undo, Verify, Wait, Work,
+};
+use syncor::core::event::Event;
+use syncor::core::expression::Expression;
+use syncor::core::payload::Payload;
+use syncor::core::request::CALL_ROOTS;
+use syncor::core::template::Template;
+use syncor::core::time::Timestamp;
+use uuid::Uuid;
 
-/// The most fates of one saga.
-pub const FATES: usize = 15;
+use super::chance::Chance;
 
-/// A saga, before it is written as a file.
+/// A saga, before it is a definition. Times are milliseconds.
 #[derive(Clone, Debug, Default)]
 pub struct Plan {
     pub steps: Vec<StepPlan>,
-    pub deadline_ms: Option<u32>,
+    pub flow: Tree,
+    pub limit: Option<u32>,
     /// `compensation.onFailure: continue`
     pub undo_goes_on: bool,
+    pub hitl_after: u32,
+    pub lock: Option<LockPlan>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub struct LockPlan {
+    pub aborts: bool,
+    pub limit: Option<u32>,
+}
+
+#[derive(Clone, Debug)]
+pub enum Tree {
+    Leaf(usize),
+    Chain(Vec<Tree>),
+    Fan { branches: Vec<Tree>, max: usize, waits: bool },
+}
+
+impl Default for Tree {
+    fn default() -> Self {
+        Self::Chain(Vec::new())
+    }
 }
 
 #[derive(Clone, Debug)]
 pub struct StepPlan {
+    pub task: Task,
+    pub wanted: Wanted,
+    pub road: Road,
     pub tries: u32,
     pub backoff: Backoff,
-    pub undo: Option<(u32, Backoff)>,
+    pub timeout: u32,
+    pub limit: Option<u32>,
+    pub silence: Option<u32>,
+    pub verify: bool,
+    pub used_up: UsedUp,
+    pub undo: Option<UndoPlan>,
+    /// Succeeded, unknown, failed.
+    pub undone_if: [bool; 3],
 }
 
-#[derive(Clone, Debug)]
-pub struct Backoff {
-    pub base_ms: u32,
-    pub multiplier: f64,
-    pub cap_ms: u32,
-    pub jitter: f64,
-}
-
-/// How a call ends.
 #[derive(Clone, Copy, Debug, PartialEq)]
-pub enum Answer {
-    /// An HTTP status.
-    Status(u16),
-    /// A 2xx whose reply cannot be kept.
-    Unkept,
-    /// Refused, DNS, TLS.
-    NotSent,
-    /// A timeout or a reset.
+pub enum Task {
+    Call,
+    Callback,
+    Function,
+    Emit { broken: bool },
+    Event { limit: Option<u32>, then: Else },
+    Delay(u32),
+    Until { at: u32, broken: bool },
+    Human { limit: Option<u32>, then: Else, rejected: Else, broken: bool },
+    Child,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Else {
+    Fail,
+    Ask,
+    LeaveOut,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Wanted {
+    Always,
+    Yes,
+    No,
     Broken,
 }
 
-/// Something that happens to the saga.
-#[derive(Clone, Debug)]
-pub enum Move {
-    Start,
-    /// The call in flight is answered.
-    Reply(Answer, u32),
-    /// Milliseconds go by.
-    Tick(u32),
-    /// Time goes by until the next alarm.
-    Alarm,
-    TakenOver,
-    /// The latest reply comes once more.
-    Echo,
-    /// A reply to a call that is not in flight: to another step, action or attempt.
-    Stale {
-        seq: usize,
-        undo: bool,
-        off: i64,
-        answer: Answer,
-    },
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum Road {
+    Plain,
+    Pivot,
+    After,
 }
 
-/// A move, the chance that decides the jitter, and whether the worker is about to stop.
-#[derive(Clone, Debug)]
-pub struct Scene {
-    pub what: Move,
-    pub chance: u8,
-    pub stopping: bool,
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum UsedUp {
+    GoBack,
+    Ask,
+    GoOn,
 }
 
-#[derive(Clone, Debug)]
-pub struct Case {
-    pub plan: Plan,
-    pub script: Vec<Scene>,
-    /// Answers to the calls that follow, over and over.
-    pub tail: Vec<Answer>,
+#[derive(Clone, Copy, Debug)]
+pub struct UndoPlan {
+    pub how: UndoBy,
+    pub tries: u32,
+    pub backoff: Backoff,
+    pub timeout: u32,
 }
 
-impl Plan {
-    /// The file's text.
-    pub fn yaml(&self) -> String {
-        let mut text = String::from("id: random.saga.v1\ntrigger: begun\n");
-        let mut line = |args: std::fmt::Arguments<'_>| text.write_fmt(args).expect("strings grow");
-        if let Some(deadline) = self.deadline_ms {
-            line(format_args!("deadlineMs: {deadline}\n"));
-        }
-        line(format_args!("compensation: {{onFailure: {}}}\nsteps:\n", if self.undo_goes_on { "continue" } else { "stop" }));
-        for (seq, step) in self.steps.iter().enumerate() {
-            line(format_args!("  - name: s{seq}\n    call: svc:/do\n    retry: {}\n", step.backoff.yaml(step.tries)));
-            if let Some((tries, backoff)) = &step.undo {
-                line(format_args!("    compensate: {{url: \"svc:/undo\", retry: {}}}\n", backoff.yaml(*tries)));
-            }
-        }
-        text
-    }
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub enum UndoBy {
+    Call,
+    Function,
+    Event,
+}
 
-    /// The definition, made by the only public maker.
-    pub fn definition(&self) -> Definition {
-        match read("random.yaml", &self.yaml()) {
-            Ok(File::Saga(definition, _, _)) => definition,
-            other => panic!("{}\nis no saga: {other:?}", self.yaml()),
-        }
-    }
+#[derive(Clone, Copy, Debug)]
+pub struct Backoff {
+    pub base: u32,
+    pub multiplier: f64,
+    pub cap: u32,
+    pub jitter: f64,
 }
 
 impl Backoff {
-    fn yaml(&self, tries: u32) -> String {
-        let Self { base_ms, multiplier, cap_ms, jitter } = self;
-        format!("{{attempts: {tries}, backoffMs: {base_ms}, multiplier: {multiplier}, maxBackoffMs: {cap_ms}, jitter: {jitter}}}")
+    fn draw(chance: &mut Chance) -> Self {
+        let base = chance.one_of(&[100, 1, 1999]);
+        let multiplier = chance.one_of(&[1.0, 2.0, 3.0]);
+        Self { base, multiplier, cap: base * (1 + chance.below(4)), jitter: chance.one_of(&[0.0, 0.1, 0.9]) }
+    }
+
+    fn retry(self, attempts: u32) -> Retry {
+        Retry { attempts, backoff: ms(self.base), multiplier: self.multiplier, backoff_max: ms(self.cap), jitter: self.jitter }
     }
 }
 
-/// Draws from a number, digit by digit: a number costs a tenth of a structure to make, and shrinks as well.
-struct Digits(u32);
+fn ms(ms: u32) -> Duration {
+    Duration::from_millis(ms.into())
+}
 
-impl Digits {
-    fn below(&mut self, base: u32) -> u32 {
-        let digit = self.0 % base;
-        self.0 /= base;
-        digit
-    }
+const LIMITS: [u32; 4] = [500, 5, 4000, 20_000];
 
-    fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
-        all[self.below(u32::try_from(all.len()).expect("few")) as usize]
-    }
+fn limit(chance: &mut Chance, percent: u32) -> Option<u32> {
+    chance.happens(percent).then(|| chance.one_of(&LIMITS))
+}
 
-    fn backoff(&mut self) -> Backoff {
-        let base_ms = self.one_of(&[1, 7, 100, 1999]);
-        let multiplier = self.one_of(&[1.0, 1.5, 2.0, 3.0]);
-        Backoff { base_ms, multiplier, cap_ms: base_ms * (1 + self.below(4)), jitter: self.one_of(&[0.0, 0.1, 0.5, 0.9]) }
-    }
-
-    fn step(&mut self) -> StepPlan {
-        let (tries, undo) = (1 + self.below(4), self.below(4) < 3);
-        let backoff = self.backoff();
-        StepPlan { tries, undo: undo.then(|| (1 + self.below(4), self.backoff())), backoff }
-    }
-
-    fn answer(&mut self) -> Answer {
-        use Answer::{Broken, NotSent, Status, Unkept};
-        let (good, bad) = (self.below(2), self.below(26) as usize);
-        if good == 0 {
-            return Status(self.one_of(&[200, 201, 204, 299]));
+impl Plan {
+    pub fn draw(chance: &mut Chance) -> Self {
+        let mut steps = Vec::new();
+        let most = if chance.happens(10) { 9 } else { 5 };
+        let size = 1 + chance.place(most);
+        let mut pivot = None;
+        let flow = tree(chance, size, 0, &mut steps, &mut pivot);
+        Self {
+            steps,
+            flow,
+            limit: limit(chance, 20),
+            undo_goes_on: chance.happens(50),
+            hitl_after: 1 + chance.below(4),
+            lock: chance.happens(15).then(|| LockPlan { aborts: chance.happens(30), limit: limit(chance, 60) }),
         }
-        let statuses = [500, 408, 425, 429, 503, 599, 502, 504, 502, 504, 409, 425, 409, 410, 410, 301, 400, 404, 422];
-        statuses.get(bad).copied().map_or_else(|| [Unkept, NotSent, Broken, Broken][bad % 4], Status)
     }
 
-    fn scene(&mut self, steps: usize) -> Scene {
-        let kind = self.below(28);
-        let stopping = self.below(16) == 15;
-        let chance = u8::try_from(self.below(256)).unwrap_or_default();
-        let what = match kind {
-            0..14 => {
-                let hurried = self.below(10) < 9;
-                let answer = self.answer();
-                Move::Reply(answer, if hurried { 0 } else { self.one_of(&[1, 3000, 5_000_000]) })
-            }
-            14..20 => Move::Alarm,
-            20..22 => Move::Tick(self.below(3000)),
-            22..24 => Move::TakenOver,
-            24 => Move::Echo,
-            25 | 26 => {
-                let seq = self.below(u32::try_from(steps).expect("few")) as usize;
-                Move::Stale { seq, undo: self.below(2) == 1, off: i64::from(self.below(5)) - 2, answer: self.answer() }
-            }
-            _ => Move::Start,
-        };
-        Scene { what, chance, stopping }
+    pub fn definition(&self) -> Definition {
+        Definition {
+            id: "random.saga.v1".to_owned(),
+            family: "random.saga".to_owned(),
+            version: 1,
+            revision: String::new(),
+            trigger: vec!["begun".to_owned()],
+            topics: Vec::new(),
+            filter: None,
+            dedupe: Dedupe { key: None, after: DedupeAfter::Never },
+            lock: self.lock.map(|lock| Lock {
+                keys: Vec::new(),
+                mode: if lock.aborts { LockMode::Abort } else { LockMode::Wait },
+                timeout: lock.limit.map(ms),
+            }),
+            cancel_on: Vec::new(),
+            hitl: Hitl { after: self.hitl_after, queue: "default".to_owned() },
+            steps: self.steps.iter().enumerate().map(|(seq, step)| step.step(seq)).collect(),
+            flow: self.flow.node(),
+            deadline: self.limit.map(ms),
+            on_compensation_failure: if self.undo_goes_on { OnCompensationFailure::Continue } else { OnCompensationFailure::Stop },
+        }
     }
 }
 
-fn plan() -> impl Strategy<Value = Plan> {
-    (vec(any::<u32>(), 1..=8), weighted(0.4, 1..20_000_u32), any::<bool>()).prop_map(|(steps, deadline_ms, undo_goes_on)| Plan {
-        steps: steps.into_iter().map(|number| Digits(number).step()).collect(),
-        deadline_ms,
-        undo_goes_on,
-    })
+/// `size` steps, one after the other, side by side, or nested.
+fn tree(chance: &mut Chance, size: usize, depth: usize, steps: &mut Vec<StepPlan>, pivot: &mut Option<usize>) -> Tree {
+    if size == 1 {
+        let step = StepPlan::draw(chance, pivot.is_some());
+        if step.road == Road::Pivot {
+            *pivot = Some(steps.len());
+        }
+        steps.push(step);
+        return Tree::Leaf(steps.len() - 1);
+    }
+    let is_fan = chance.happens(if depth == 0 { 35 } else { 50 });
+    let (max, waits) = (1 + chance.place(size), chance.happens(50));
+    let mut parts = Vec::new();
+    let mut left = size;
+    while left > 0 {
+        let part = if chance.happens(60) { 1 } else { 1 + chance.place(left) }.min(if parts.is_empty() { size - 1 } else { left });
+        parts.push(tree(chance, part, depth + 1, steps, pivot));
+        left -= part;
+    }
+    if is_fan { Tree::Fan { branches: parts, max, waits } } else { Tree::Chain(parts) }
 }
 
-/// A saga with several fates: reading its file costs more than playing one.
-pub fn cases() -> impl Strategy<Value = Vec<Case>> {
-    let fate = (vec(any::<u32>(), 0..32), vec(any::<u32>(), 1..8));
-    (plan(), vec(fate, 1..=FATES)).prop_map(|(plan, fates)| {
-        let case = |(script, tail): (Vec<u32>, Vec<u32>)| Case {
-            script: script.into_iter().map(|number| Digits(number).scene(plan.steps.len())).collect(),
-            tail: tail.into_iter().map(|number| Digits(number).answer()).collect(),
-            plan: plan.clone(),
+impl Tree {
+    fn node(&self) -> Node {
+        let nodes = |parts: &[Self]| parts.iter().map(Self::node).collect();
+        match self {
+            Self::Leaf(seq) => Node::Step(*seq),
+            Self::Chain(parts) => Node::Sequence(nodes(parts)),
+            Self::Fan { branches, max, waits } => Node::Parallel(Group {
+                branches: nodes(branches),
+                max: *max,
+                on_branch_failure: if *waits { OnBranchFailure::Wait } else { OnBranchFailure::Drain },
+            }),
+        }
+    }
+}
+
+impl StepPlan {
+    fn draw(chance: &mut Chance, past_pivot: bool) -> Self {
+        let otherwise = |chance: &mut Chance| chance.one_of(&[Else::Fail, Else::Ask, Else::LeaveOut]);
+        let task = match chance.below(24) {
+            0..10 => Task::Call,
+            10..15 => Task::Callback,
+            15..17 => Task::Function,
+            17 => Task::Emit { broken: chance.happens(20) },
+            18 => Task::Event { limit: limit(chance, 60), then: otherwise(chance) },
+            19 => Task::Delay(chance.one_of(&LIMITS)),
+            20 => Task::Until { at: chance.below(3), broken: chance.happens(20) },
+            21 | 22 => Task::Human { limit: limit(chance, 60), then: otherwise(chance), rejected: otherwise(chance), broken: chance.happens(10) },
+            _ => Task::Child,
         };
-        fates.into_iter().map(case).collect()
-    })
+        let undo = chance.happens(75).then(|| UndoPlan {
+            how: chance.one_of(&[UndoBy::Call, UndoBy::Call, UndoBy::Function, UndoBy::Event]),
+            tries: 1 + chance.below(3),
+            backoff: Backoff::draw(chance),
+            timeout: chance.one_of(&LIMITS),
+        });
+        Self {
+            task,
+            wanted: if chance.happens(85) { Wanted::Always } else { chance.one_of(&[Wanted::Yes, Wanted::No, Wanted::Broken]) },
+            road: match past_pivot {
+                false if chance.happens(20) => Road::Pivot,
+                true if chance.happens(60) => Road::After,
+                _ => Road::Plain,
+            },
+            tries: 1 + chance.below(4),
+            backoff: Backoff::draw(chance),
+            timeout: chance.one_of(&LIMITS),
+            limit: limit(chance, 25),
+            silence: (task == Task::Callback).then(|| limit(chance, 50)).flatten(),
+            verify: matches!(task, Task::Call | Task::Callback) && chance.happens(40),
+            used_up: if chance.happens(50) { chance.one_of(&[UsedUp::Ask, UsedUp::GoOn]) } else { UsedUp::GoBack },
+            undo: undo.filter(|_| task != Task::Child),
+            undone_if: if chance.happens(20) { [chance.happens(50), chance.happens(50), chance.happens(50)] } else { [true, true, false] },
+        }
+    }
+
+    fn step(&self, seq: usize) -> Step {
+        let when = match self.wanted {
+            Wanted::Always => None,
+            Wanted::Yes => Some("data.yes"),
+            Wanted::No => Some("!data.yes"),
+            Wanted::Broken => Some("data.nothing.there"),
+        };
+        Step {
+            name: format!("s{seq}"),
+            work: self.work(seq),
+            when: when.map(expression),
+            kind: match self.road {
+                Road::Plain => StepKind::Plain,
+                Road::Pivot => StepKind::Pivot,
+                Road::After => StepKind::Retriable,
+            },
+            context: None,
+            retry: self.backoff.retry(self.tries),
+            timeout: ms(self.timeout),
+            deadline: self.limit.map(ms),
+            asynchronous: self.task == Task::Callback,
+            heartbeat_timeout: self.silence.map(ms),
+            verify: self.verify.then(|| Verify { call: call("svc", "/verify"), outcome: None }),
+            on_exhausted: match self.used_up {
+                UsedUp::GoBack => OnExhausted::Compensate,
+                UsedUp::Ask => OnExhausted::Hitl,
+                UsedUp::GoOn => OnExhausted::Continue,
+            },
+            compensate: self.undo.map(|undo| Compensate {
+                undo: match undo.how {
+                    UndoBy::Call => Undo::Call(call("svc", "/undo")),
+                    UndoBy::Function => Undo::Sql(Sql { function: "book.undo".to_owned() }),
+                    UndoBy::Event => Undo::Event,
+                },
+                retry: undo.backoff.retry(undo.tries),
+                timeout: ms(undo.timeout),
+            }),
+            compensate_on: CompensateOn { succeeded: self.undone_if[0], unknown: self.undone_if[1], failed: self.undone_if[2] },
+        }
+    }
+
+    fn work(&self, seq: usize) -> Work {
+        let otherwise = |otherwise| match otherwise {
+            Else::Fail => Otherwise::Fail,
+            Else::Ask => Otherwise::Hitl,
+            Else::LeaveOut => Otherwise::Continue,
+        };
+        match self.task {
+            Task::Call | Task::Callback => Work::Call(call("svc", "/do")),
+            Task::Function => Work::Sql(Sql { function: "book.do".to_owned() }),
+            Task::Emit { broken } => {
+                Work::Emit(Emit { kind: format!("emit.{seq}"), topic: broken.then(|| template("${ data.nothing }")), data: None })
+            }
+            Task::Event { limit, then } => {
+                Work::Wait(Wait { event: "came".to_owned(), matching: None, timeout: limit.map(ms), on_timeout: otherwise(then) })
+            }
+            Task::Delay(delay) => Work::Delay(ms(delay)),
+            Task::Until { at, broken } => Work::Until(expression(if broken { "data.text" } else { ["data.t0", "data.t1", "data.t2"][at as usize] })),
+            Task::Human { limit, then, rejected, broken } => Work::Human(Human {
+                prompt: template(if broken { "${ data.yes + 1 }" } else { "Really?" }),
+                queue: None,
+                form: None,
+                assignee: None,
+                four_eyes: false,
+                on_reject: otherwise(rejected),
+                timeout: limit.map(ms),
+                on_timeout: otherwise(then),
+            }),
+            Task::Child => Work::Saga("child.v1".to_owned()),
+        }
+    }
+}
+
+/// When `until` steps end, seconds since 1970.
+pub const UNTIL: [i64; 3] = [0, 3, 30];
+
+fn call(service: &str, path: &str) -> Call {
+    Call { method: "POST".to_owned(), service: service.to_owned(), path: template(path), headers: Vec::new(), body: None }
+}
+
+fn expression(source: &str) -> Expression {
+    Expression::compile(source, &CALL_ROOTS, None).expect("an expression")
+}
+
+fn template(text: &str) -> Template {
+    Template::parse(text, &CALL_ROOTS, None).expect("a template")
+}
+
+pub fn event() -> Event {
+    let data = r#"{"yes": true, "text": "soon", "t0": "1970-01-01T00:00:00Z", "t1": "1970-01-01T00:00:03Z", "t2": "1970-01-01T00:00:30Z"}"#;
+    Event {
+        id: Uuid::nil(),
+        kind: "begun".to_owned(),
+        topic: "default".to_owned(),
+        source: "tests".to_owned(),
+        subject: None,
+        data: Payload::parse(data).expect("JSON"),
+        correlation_id: "c".to_owned(),
+        causation_id: None,
+        dedupe_key: None,
+        depth: 0,
+        created_at: Timestamp(0),
+    }
 }

@@ -230,6 +230,15 @@ impl<'a> Reader<'a> {
         None
     }
 
+    /// True or false.
+    pub(super) fn truth(&mut self, node: &Node, key: &str) -> Option<bool> {
+        if let Kind::Bool(value) = node.kind {
+            return Some(value);
+        }
+        self.error(node.place, format!("`{key}` must be true or false, not {}", node.what()), None);
+        None
+    }
+
     /// One of a few words.
     pub(super) fn word<T: Copy>(&mut self, node: &Node, key: &str, words: &[(&str, T)]) -> Option<T> {
         let text = self.text(node, key)?;

@@ -1,13 +1,14 @@
 //! The way forward: which steps may begin, and what a failure among them means.
 
-use super::{Advance, Emission, TaskChange, Turn};
+use super::{Emission, TaskChange, Turn};
 use crate::core::definition::{Group, Human, Node, OnBranchFailure, OnExhausted, StepKind, Work};
 use crate::core::expression::EvaluationError;
 use crate::core::failure;
 use crate::core::human::{NewTask, TaskKind};
+use crate::core::order::Order;
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::request::{publication, scope, steps_scope};
-use crate::core::saga::{SagaState, StepStatus, Target, Wait};
+use crate::core::saga::{SagaState, StepProgress, StepStatus, Target, Wait};
 use crate::core::time::Timestamp;
 
 /// How far a part of the flow has come.
@@ -27,7 +28,7 @@ impl Turn<'_> {
         if let Some(target) = self.saga.target {
             return self.await_the_pivot(target);
         }
-        if self.saga.deadline_at.is_some_and(|deadline| deadline <= self.now) && self.is_reversible() {
+        if self.is_late() {
             return self.turn_back(Target::Failed, failure::DEADLINE_PASSED.to_owned());
         }
         match self.look(&self.definition.flow) {
@@ -41,6 +42,26 @@ impl Turn<'_> {
         }
     }
 
+    /// Waits for people. The limits go on: a saga that runs out of time, or another of whose steps is to be undone, turns round.
+    pub(super) fn stand_still(&mut self) -> bool {
+        if self.ring() {
+            return true;
+        }
+        if self.is_late() {
+            return self.turn_back(Target::Failed, failure::DEADLINE_PASSED.to_owned());
+        }
+        let undoing = self.failed().find(|seq| !self.needs_human(*seq));
+        if let Some(seq) = undoing {
+            return self.turn_back_after(seq);
+        }
+        self.open_questions();
+        false
+    }
+
+    fn is_late(&self) -> bool {
+        self.saga.deadline_at.is_some_and(|deadline| deadline <= self.now) && self.is_reversible()
+    }
+
     /// Whether the point of no return lies ahead and no human must say whether it was passed.
     pub(super) fn is_reversible(&self) -> bool {
         self.definition.pivot().is_none_or(|pivot| !matches!(self.saga.steps[pivot].status, StepStatus::Succeeded | StepStatus::Unknown))
@@ -50,30 +71,38 @@ impl Turn<'_> {
         self.definition.pivot().is_some_and(|pivot| self.saga.steps[pivot].status == StepStatus::Succeeded)
     }
 
-    /// Whether the pivot was begun and its outcome is not known yet.
+    /// Whether somebody else may be passing the pivot right now. A timer, an event or a person's decision is not: the wait for it
+    /// can be broken off.
     fn pivot_under_way(&self) -> bool {
-        let under_way = [StepStatus::Running, StepStatus::Waiting, StepStatus::Backoff];
-        self.definition.pivot().is_some_and(|pivot| under_way.contains(&self.saga.steps[pivot].status))
+        let under_way = |step: &StepProgress| match (step.status, step.wait) {
+            (StepStatus::Running | StepStatus::Backoff, _) | (StepStatus::Waiting, Some(Wait::Callback | Wait::Child)) => true,
+            // It is to be tried again: parked, or by order of a human.
+            (StepStatus::Waiting, Some(Wait::Service)) => step.attempts > 0,
+            (StepStatus::Pending, _) => step.ambiguous,
+            _ => false,
+        };
+        self.definition.pivot().is_some_and(|pivot| under_way(&self.saga.steps[pivot]))
     }
 
     /// The saga is to be undone as soon as the pivot is known not to have been passed.
     fn await_the_pivot(&mut self, target: Target) -> bool {
         let Some(pivot) = self.definition.pivot() else { return self.turn_back(target, String::new()) };
-        match self.saga.steps[pivot].status {
-            StepStatus::Backoff if !self.saga.steps[pivot].verifying => {
+        let step = &self.saga.steps[pivot];
+        match (step.status, step.wait) {
+            (StepStatus::Backoff, _) | (StepStatus::Waiting, Some(Wait::Service)) if step.verifying => self.call_again(pivot),
+            (StepStatus::Backoff, _) | (StepStatus::Waiting, Some(Wait::Service)) => {
                 self.give_up(pivot);
                 true
             }
-            StepStatus::Backoff => self.call_again(pivot),
-            StepStatus::Running | StepStatus::Waiting => false,
-            StepStatus::Succeeded => {
-                // Too late: the point of no return is passed, so it goes on.
-                (self.saga.target, self.saga.reason) = (None, None);
+            (StepStatus::Pending, _) if step.ambiguous => {
+                self.give_up(pivot);
                 true
             }
-            StepStatus::Unknown => {
-                self.ask_humans();
-                false
+            (StepStatus::Running | StepStatus::Waiting, _) => false,
+            // Too late: the point of no return is passed, so it goes on; or a human must say whether it was, and then decides anew.
+            (StepStatus::Succeeded | StepStatus::Unknown, _) => {
+                (self.saga.target, self.saga.reason) = (None, None);
+                true
             }
             _ => {
                 let reason = self.saga.reason.take().unwrap_or_default();
@@ -161,7 +190,8 @@ impl Turn<'_> {
                 self.call_again(seq);
             }
             let status = self.saga.steps[seq].status;
-            at_once |= !matches!(status, StepStatus::Running | StepStatus::Waiting | StepStatus::Backoff);
+            // A wait may be over as soon as it begins.
+            at_once |= !matches!(status, StepStatus::Running | StepStatus::Backoff);
             if matches!(status, StepStatus::Failed | StepStatus::Unknown) {
                 // What failed at once decides before anything else begins.
                 break;
@@ -187,7 +217,9 @@ impl Turn<'_> {
         let step = &mut self.saga.steps[seq];
         step.order = order;
         step.deadline_at = defined.deadline.map(|limit| self.now.plus(limit));
-        let wanted = defined.when.as_ref().map_or(Ok(true), |when| {
+        // A step that may have been done already is not left out any more: it would not be undone.
+        let asked = defined.when.as_ref().filter(|_| !step.ambiguous);
+        let wanted = asked.map_or(Ok(true), |when| {
             let views = steps_scope(definition, self.saga);
             when.test(&scope(definition, self.saga, self.event, &views))
         });
@@ -250,8 +282,10 @@ impl Turn<'_> {
 
     fn time_of(&self, expression: &crate::core::expression::Expression) -> Result<Timestamp, EvaluationError> {
         let views = steps_scope(self.definition, self.saga);
-        let text = expression.text(&scope(self.definition, self.saga, self.event, &views))?;
-        Timestamp::parse(&text)
+        let value = expression.evaluate(&scope(self.definition, self.saga, self.event, &views))?;
+        value
+            .as_str()
+            .and_then(Timestamp::parse)
             .ok_or_else(|| EvaluationError { message: "it is no time in RFC 3339, such as 2026-07-01T08:00:00Z".to_owned(), missing: false })
     }
 
@@ -285,20 +319,28 @@ impl Turn<'_> {
 
     /// A step failed: back, or a human decides.
     fn fail(&mut self) -> bool {
-        let failed =
-            |turn: &Self, seq: &usize| matches!(turn.saga.steps[*seq].status, StepStatus::Failed | StepStatus::Unknown) && !turn.is_let_be(*seq);
-        let failed: Vec<usize> = (0..self.saga.steps.len()).filter(|seq| failed(self, seq)).collect();
-        match failed.iter().find(|seq| !self.needs_human(**seq)) {
-            Some(seq) => {
-                let defined = &self.definition.steps[*seq];
-                let reason = failure::describe(&defined.name, &self.saga.steps[*seq], &defined.retry);
-                self.turn_back(Target::Failed, reason)
-            }
-            None => {
-                self.ask_humans();
-                false
-            }
+        let undoing = self.failed().find(|seq| !self.needs_human(*seq));
+        if let Some(seq) = undoing {
+            return self.turn_back_after(seq);
         }
+        // Calls in flight are waited for first.
+        if self.saga.in_flight().next().is_none() {
+            self.saga.state = SagaState::Hitl;
+            self.open_questions();
+        }
+        false
+    }
+
+    /// Steps whose failure stops the saga.
+    fn failed(&self) -> impl Iterator<Item = usize> + '_ {
+        let failed = |seq: &usize| matches!(self.saga.steps[*seq].status, StepStatus::Failed | StepStatus::Unknown) && !self.is_let_be(*seq);
+        (0..self.saga.steps.len()).filter(failed)
+    }
+
+    fn turn_back_after(&mut self, seq: usize) -> bool {
+        let defined = &self.definition.steps[seq];
+        let reason = failure::describe(&defined.name, &self.saga.steps[seq], &defined.retry);
+        self.turn_back(Target::Failed, reason)
     }
 
     fn needs_human(&self, seq: usize) -> bool {
@@ -306,20 +348,12 @@ impl Turn<'_> {
         !self.is_reversible() || step.for_human || defined.on_exhausted == OnExhausted::Hitl || defined.kind == StepKind::Retriable
     }
 
-    /// Stands still until people have decided; calls in flight are waited for first.
-    fn ask_humans(&mut self) {
-        if self.saga.in_flight().next().is_some() {
-            return;
-        }
-        self.saga.state = SagaState::Hitl;
-        for seq in 0..self.saga.steps.len() {
-            let status = self.saga.steps[seq].status;
+    /// Every step whose failure stops the saga is a question to people.
+    fn open_questions(&mut self) {
+        for seq in self.failed().collect::<Vec<_>>() {
             let is_pivot = self.definition.steps[seq].kind == StepKind::Pivot;
-            match status {
-                StepStatus::Unknown if is_pivot => self.open_task(seq, TaskKind::PivotUnknown),
-                StepStatus::Failed | StepStatus::Unknown if !self.is_let_be(seq) => self.open_task(seq, TaskKind::StepFailed),
-                _ => {}
-            }
+            let in_doubt = is_pivot && self.saga.steps[seq].status == StepStatus::Unknown;
+            self.open_task(seq, if in_doubt { TaskKind::PivotUnknown } else { TaskKind::StepFailed });
         }
     }
 
@@ -328,28 +362,17 @@ impl Turn<'_> {
         self.saga.target = Some(target);
         self.saga.reason = Some(reason);
         if self.pivot_under_way() {
-            if self.saga.state != SagaState::Running {
-                self.saga.state = SagaState::Running;
-            }
-            return self.definition.pivot().is_some_and(|pivot| self.saga.steps[pivot].status == StepStatus::Backoff);
+            self.saga.state = SagaState::Running;
+            return true;
         }
         self.saga.state = SagaState::Draining;
-        self.order_children(crate::core::order::Order::Cancel);
+        self.order_children(Order::Cancel);
         true
     }
 
     /// Tells the child sagas that are under way.
-    pub(super) fn order_children(&mut self, order: crate::core::order::Order) {
-        for (seq, step) in self.saga.steps.iter().enumerate() {
-            if step.waits_for() == Some(Wait::Child) {
-                Advance::order_child(&mut self.result, seq, order);
-            }
-        }
-    }
-}
-
-impl Advance {
-    fn order_child(&mut self, seq: usize, order: crate::core::order::Order) {
-        self.child_orders.push((seq, order));
+    pub(super) fn order_children(&mut self, order: Order) {
+        let children = self.saga.steps.iter().enumerate().filter(|(_, step)| step.waits_for() == Some(Wait::Child));
+        self.result.child_orders.extend(children.map(|(seq, _)| (seq, order)));
     }
 }

@@ -1,9 +1,8 @@
 //! What the end of an attempt means for its step.
 
-use super::{Attempt, TaskChange, Turn};
+use super::{Attempt, Turn};
 use crate::core::backoff;
 use crate::core::definition::{OnExhausted, StepKind, Work};
-use crate::core::human::{NewTask, TaskKind};
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::saga::{Compensation, SagaState, StepStatus, Wait};
 use crate::core::time::Timestamp;
@@ -39,9 +38,25 @@ impl Turn<'_> {
         }
     }
 
+    /// A success that no call brought: what a person says was done.
+    pub(super) fn note(&mut self, seq: usize, outcome: Outcome) {
+        self.append(seq, outcome.clone());
+        let step = &mut self.saga.steps[seq];
+        (step.due_at, step.wait_until, step.wait) = (None, None, None);
+        self.succeeded(seq, outcome);
+    }
+
+    /// Keeps in the ledger, as an attempt of its own, what was said of a step when no attempt was under way.
+    pub(super) fn append(&mut self, seq: usize, outcome: Outcome) {
+        let step = &mut self.saga.steps[seq];
+        step.attempts += 1;
+        self.result.attempts.push(Attempt { seq, action: Action::Do, number: step.attempts, fence: 0, started_at: self.now, outcome });
+        self.changed(seq);
+    }
+
     /// Nothing was sent: the attempt did not take place.
     fn park(&mut self, seq: usize, action: Action, outcome: &Outcome) {
-        let now = self.now;
+        let now = self.clock();
         let step = &mut self.saga.steps[seq];
         step.due_at = Some(now.plus(outcome.retry_after.unwrap_or_default()));
         step.wait = Some(Wait::Service);
@@ -55,14 +70,16 @@ impl Turn<'_> {
 
     /// 202: a callback will tell.
     fn accepted(&mut self, seq: usize, action: Action, outcome: &Outcome) {
+        let now = self.clock();
         let definition = &self.definition.steps[seq];
         let limit =
             if action == Action::Undo { definition.compensate.as_ref().map_or(definition.timeout, |undo| undo.timeout) } else { definition.timeout };
         let step = &mut self.saga.steps[seq];
         step.message.clone_from(&outcome.message);
         step.wait = Some(Wait::Callback);
-        step.wait_until = Some(step.called_at.unwrap_or(self.now).plus(limit));
-        step.due_at = definition.heartbeat_timeout.filter(|_| action == Action::Do).map(|silence| self.now.plus(silence));
+        // From now on, not from the call: a pause between the two would count.
+        step.wait_until = Some(now.plus(limit));
+        step.due_at = definition.heartbeat_timeout.filter(|_| action == Action::Do).map(|silence| now.plus(silence));
         if action == Action::Undo {
             step.compensation = Compensation::Waiting;
         } else {
@@ -78,7 +95,7 @@ impl Turn<'_> {
             self.succeeded(seq, outcome);
             return;
         }
-        let goes_forward = self.goes_forward();
+        let (goes_forward, now) = (self.goes_forward(), self.clock());
         let step = &mut self.saga.steps[seq];
         step.message = outcome.message;
         step.error = outcome.error;
@@ -88,8 +105,8 @@ impl Turn<'_> {
         if outcome.class != Class::Lost && !outcome.free {
             step.spent += 1;
         }
-        let retryable = matches!(outcome.class, Class::Unknown | Class::Lost | Class::Failed) && !matches!(defined.work, Work::Saga(_));
-        let in_time = step.deadline_at.is_none_or(|deadline| deadline > self.now);
+        let retryable = matches!(outcome.class, Class::Unknown | Class::Lost | Class::Failed) && matches!(defined.work, Work::Call(_) | Work::Sql(_));
+        let in_time = step.deadline_at.is_none_or(|deadline| deadline > now);
         if goes_forward && retryable && in_time && step.spent < defined.retry.attempts {
             step.status = StepStatus::Backoff;
             self.saga.steps[seq].due_at = Some(self.again_at(seq, Action::Do, outcome.class, outcome.retry_after));
@@ -101,15 +118,20 @@ impl Turn<'_> {
         }
     }
 
+    /// Whether it goes forward, or did until it was paused.
+    pub(super) fn is_going_forward(&self) -> bool {
+        matches!(self.awake_state(), SagaState::Running | SagaState::Hitl)
+    }
+
     /// Whether new attempts may follow: not once the saga is to be undone, or ended.
     fn goes_forward(&self) -> bool {
-        let state = self.saga.paused.map_or(self.saga.state, |paused| paused.resume_to);
-        matches!(state, SagaState::Running | SagaState::Hitl) && self.saga.target.is_none()
+        self.is_going_forward() && self.saga.target.is_none()
     }
 
     fn again_at(&self, seq: usize, action: Action, class: Class, retry_after: Option<std::time::Duration>) -> Timestamp {
+        let now = self.clock();
         if class == Class::Lost {
-            return self.now;
+            return now;
         }
         let (defined, step) = (&self.definition.steps[seq], &self.saga.steps[seq]);
         let (retry, spent) = match (action, &defined.compensate) {
@@ -117,7 +139,7 @@ impl Turn<'_> {
             (Action::Verify, _) => (&defined.retry, step.verify_spent),
             _ => (&defined.retry, step.spent),
         };
-        self.now.plus(backoff::delay(retry, spent.max(1), self.chance, retry_after))
+        now.plus(backoff::delay(retry, spent.max(1), self.chance, retry_after))
     }
 
     pub(super) fn succeeded(&mut self, seq: usize, outcome: Outcome) {
@@ -139,17 +161,22 @@ impl Turn<'_> {
             let defined = &self.definition.steps[seq];
             (defined.verify.is_some(), matches!(defined.work, Work::Call(_)))
         };
-        let aborting = self.saga.state == SagaState::Aborting;
+        let (aborting, now) = (self.saga.state == SagaState::Aborting, self.clock());
         let step = &mut self.saga.steps[seq];
         (step.due_at, step.wait_until, step.wait) = (None, None, None);
         if step.ambiguous && may_ask && is_call && !step.verifying && !aborting {
             step.verifying = true;
             step.verify_spent = 0;
             step.status = StepStatus::Backoff;
-            step.due_at = Some(self.now);
+            step.due_at = Some(now);
         } else {
             step.verifying = false;
-            step.status = if step.ambiguous { StepStatus::Unknown } else { StepStatus::Failed };
+            step.status = match (step.ambiguous, step.attempts) {
+                (true, _) => StepStatus::Unknown,
+                // Its service was parked before its first call: it was never begun.
+                (false, 0) => StepStatus::Cancelled,
+                (false, _) => StepStatus::Failed,
+            };
             step.finished_at = Some(self.now);
             if self.goes_forward() {
                 self.tell_of_failure(seq);
@@ -167,11 +194,12 @@ impl Turn<'_> {
             }
             class => {
                 let attempts = self.definition.steps[seq].retry.attempts;
+                let now = self.clock();
                 let step = &mut self.saga.steps[seq];
                 if class != Class::Lost && !outcome.free {
                     step.verify_spent += 1;
                 }
-                let in_time = step.deadline_at.is_none_or(|deadline| deadline > self.now);
+                let in_time = step.deadline_at.is_none_or(|deadline| deadline > now);
                 if step.verify_spent < attempts && in_time && self.saga.state != SagaState::Aborting {
                     step.status = StepStatus::Backoff;
                     self.saga.steps[seq].due_at = Some(self.again_at(seq, Action::Verify, class, outcome.retry_after));
@@ -189,7 +217,6 @@ impl Turn<'_> {
         step.message = outcome.message;
         if outcome.class == Class::Succeeded || outcome.status == Some(410) {
             step.compensation = Compensation::Compensated;
-            self.withdraw(seq);
             return;
         }
         step.error = outcome.error;
@@ -202,57 +229,6 @@ impl Turn<'_> {
         }
         step.compensation = Compensation::Backoff;
         self.saga.steps[seq].due_at = Some(self.again_at(seq, Action::Undo, outcome.class, outcome.retry_after));
-    }
-
-    /// Tells people of a step that fails, once. The saga does not wait for them.
-    fn tell_of_failure(&mut self, seq: usize) {
-        // A person who says no knows, and a pivot in doubt is a question of its own.
-        let is_human = matches!(self.definition.steps[seq].work, Work::Human(_)) && !self.saga.steps[seq].for_human;
-        let in_doubt = self.definition.steps[seq].kind == StepKind::Pivot && self.saga.steps[seq].status == StepStatus::Unknown;
-        if self.saga.steps[seq].task.is_none() && !is_human && !in_doubt {
-            self.open_task(seq, TaskKind::StepFailed);
-        }
-    }
-
-    /// Opens a task about a step that failed.
-    pub(super) fn open_task(&mut self, seq: usize, kind: TaskKind) {
-        let definition = self.definition;
-        let defined = &definition.steps[seq];
-        let step = &mut self.saga.steps[seq];
-        if step.task == Some(kind) {
-            return;
-        }
-        if let Some(kind) = step.task.replace(kind) {
-            self.result.tasks.push(TaskChange::Withdraw { seq, kind });
-        }
-        let error = step.error.as_deref().unwrap_or("no reason given");
-        let reason = match kind {
-            TaskKind::CompFailed => format!("the undo of {} failed for good: {error} (attempt {})", defined.name, step.undo_attempts),
-            TaskKind::PivotUnknown => format!("nobody knows whether {} was done, and nothing can be undone if it was: {error}", defined.name),
-            TaskKind::LateEffect => format!("{} reported success after it had been given up", defined.name),
-            _ => format!("{} failed: {error} (attempt {} of {})", defined.name, step.attempts, defined.retry.attempts.max(step.attempts)),
-        };
-        let task = NewTask {
-            kind,
-            seq,
-            queue: definition.hitl.queue.clone(),
-            reason,
-            prompt: None,
-            form: None,
-            assignee: None,
-            four_eyes: false,
-            due_at: None,
-        };
-        self.result.tasks.push(TaskChange::Open(Box::new(task)));
-        self.changed(seq);
-    }
-
-    /// The open task of a step is void.
-    pub(super) fn withdraw(&mut self, seq: usize) {
-        if let Some(kind) = self.saga.steps[seq].task.take() {
-            self.result.tasks.push(TaskChange::Withdraw { seq, kind });
-            self.changed(seq);
-        }
     }
 
     /// Whether a step that did not succeed lets the saga go on.

@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
-use super::{Attempt, Turn};
-use crate::core::definition::{LockMode, Otherwise, Work};
+use super::{Attempt, TaskChange, Turn};
+use crate::core::definition::{LockMode, Otherwise, Undo, Work};
 use crate::core::failure;
 use crate::core::human::TaskKind;
 use crate::core::order::Order;
 use crate::core::outcome::{Action, Class, Outcome};
+use crate::core::payload::Payload;
 use crate::core::saga::{Compensation, SagaState, StepStatus, Target, Wait};
 
 impl Turn<'_> {
@@ -29,7 +30,7 @@ impl Turn<'_> {
         false
     }
 
-    fn reject(&mut self, reason: &str) {
+    pub(super) fn reject(&mut self, reason: &str) {
         self.saga.reason = Some(reason.to_owned());
         self.end(SagaState::Rejected);
     }
@@ -68,8 +69,13 @@ impl Turn<'_> {
                 self.result.child_orders.push((seq, Order::Cancel));
                 self.changed(seq);
             }
-            Some(Wait::Service) if dead && !step.verifying => self.give_up(seq),
+            Some(Wait::Service) if dead && !step.verifying => {
+                // The call that it was parked for is not made any more: that is how it ends.
+                self.count(seq, Action::Do);
+                self.settle(seq, Action::Do, Outcome::without_reply(Class::Refused, failure::STEP_DEADLINE));
+            }
             Some(Wait::Timer | Wait::Event | Wait::Human) if dead => {
+                self.withdraw(seq);
                 self.settle(seq, Action::Do, Outcome::without_reply(Class::Refused, failure::STEP_DEADLINE));
             }
             _ => return false,
@@ -135,59 +141,71 @@ impl Turn<'_> {
 
     /// What a step waited for came; false if it does not wait for that.
     pub(super) fn ended(&mut self, seq: usize, action: Action, wait: Wait, outcome: Outcome) -> bool {
-        let Some(step) = self.saga.steps.get_mut(seq) else {
+        let Some(step) = self.saga.steps.get(seq) else {
             return false;
         };
         let is_callback = wait == Wait::Callback && self.definition.steps[seq].asynchronous;
-        // A callback may come before the reply that announces it, or from an attempt that was thought lost.
-        let fits = match action {
-            Action::Do => {
-                step.waits_for() == Some(wait) || is_callback && !step.verifying && matches!(step.status, StepStatus::Running | StepStatus::Backoff)
-            }
+        // It may come before the reply that announces it, or from an attempt that was thought lost: it ends the step all the same.
+        let (waits, goes_on) = match action {
+            // What is broken off when the saga turns round comes too late from then on: it might be the point of no return.
+            Action::Do if matches!(wait, Wait::Event | Wait::Timer) && !self.is_going_forward() => (false, false),
+            Action::Do => (step.waits_for() == Some(wait), is_callback && step.attempts > 0 && !step.status.is_final()),
             Action::Undo => {
-                step.undo_waits_for() == Some(wait) || is_callback && matches!(step.compensation, Compensation::Compensating | Compensation::Backoff)
+                let comes_late = match self.definition.steps[seq].compensate.as_ref().map(|compensate| &compensate.undo) {
+                    Some(Undo::Call(_)) => is_callback,
+                    Some(Undo::Event) => wait == Wait::Event,
+                    _ => false,
+                };
+                (step.undo_waits_for() == Some(wait), comes_late && step.undo_attempts > 0 && step.compensation.is_under_way())
             }
-            Action::Verify => false,
+            Action::Verify => (false, false),
         };
-        if !fits {
+        if !waits && !goes_on {
             return is_callback && action == Action::Do && outcome.class == Class::Succeeded && self.late_success(seq, outcome);
         }
-        if action == Action::Do && step.status == StepStatus::Backoff {
-            (step.attempts, step.called_at) = (step.attempts + 1, Some(self.now));
-        }
-        if action == Action::Undo && step.compensation == Compensation::Backoff {
-            (step.undo_attempts, step.called_at) = (step.undo_attempts + 1, Some(self.now));
+        if !waits && step.in_flight() != Some(action) {
+            self.attempt_unasked(seq, action);
         }
         self.settle(seq, action, outcome);
         true
     }
 
-    /// A step that was given up reports success: its undo is told of it, or a human is.
+    /// An end that belongs to no attempt that is under way is an attempt of its own.
+    fn attempt_unasked(&mut self, seq: usize, action: Action) {
+        if self.saga.steps[seq].in_flight() == Some(Action::Verify) {
+            self.close(seq, Action::Verify, Class::Unknown, "the callback came first");
+        }
+        self.saga.steps[seq].verifying = false;
+        self.count(seq, action);
+    }
+
+    /// A step that was given up reports success, once: its undo is told of it, or a human is.
     fn late_success(&mut self, seq: usize, outcome: Outcome) -> bool {
         let step = &mut self.saga.steps[seq];
-        match (step.status, step.compensation) {
-            (StepStatus::Unknown, Compensation::None | Compensation::Pending) => {
-                step.context = outcome.context.or(outcome.output);
-                self.changed(seq);
-                true
-            }
-            (StepStatus::Failed | StepStatus::Unknown | StepStatus::Skipped | StepStatus::Cancelled, _) if step.task.is_none() => {
-                self.open_task(seq, TaskKind::LateEffect);
-                // It is told of, not waited for.
-                self.saga.steps[seq].task = None;
-                true
-            }
-            _ => false,
+        let given_up = matches!(step.status, StepStatus::Failed | StepStatus::Unknown | StepStatus::Skipped | StepStatus::Cancelled);
+        if !given_up || step.context.is_some() {
+            return false;
         }
+        let context = outcome.context.clone().or_else(|| outcome.output.clone()).or_else(|| Some(Payload::trusted("null".into())));
+        step.context.clone_from(&context);
+        let undo_follows = step.status == StepStatus::Unknown && matches!(step.compensation, Compensation::None | Compensation::Pending);
+        if !undo_follows {
+            // It is told of, not waited for: the step's own task stays as it is.
+            let task = self.task_about(seq, TaskKind::LateEffect);
+            self.result.tasks.push(TaskChange::Open(Box::new(task)));
+        }
+        self.append(seq, Outcome { context, ..outcome });
+        true
     }
 
     /// Steps whose service is no longer parked may be tried at once.
     pub(super) fn reopened(&mut self, service: &str) -> bool {
-        let mut changed = false;
+        let (mut changed, now) = (false, self.clock());
         for (seq, step) in self.saga.steps.iter_mut().enumerate() {
             let waits = step.waits_for() == Some(Wait::Service) || step.undo_waits_for() == Some(Wait::Service);
             if waits && self.definition.steps[seq].calls().any(|call| call.service == service) {
-                step.due_at = Some(self.now);
+                step.due_at = Some(now);
+                self.result.steps.push(seq);
                 changed = true;
             }
         }

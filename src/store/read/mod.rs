@@ -8,10 +8,15 @@ use sqlx::{PgPool, Postgres, Transaction};
 
 use super::Error;
 
+pub mod commands;
 pub mod counts;
 pub mod definitions;
 pub mod events;
+pub mod locks;
+pub mod recording;
+pub mod saga;
 pub mod sagas;
+pub mod tasks;
 pub mod timeline;
 pub mod workers;
 

@@ -2,9 +2,7 @@
 
 use chrono::{DateTime, Utc};
 use serde::Serialize;
-use serde_json::value::RawValue;
-use sqlx::types::Json;
-use sqlx::{FromRow, QueryBuilder};
+use sqlx::{FromRow, Postgres, QueryBuilder};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
@@ -24,6 +22,10 @@ pub struct Filter {
     pub correlation_id: Option<String>,
     /// The event that started it.
     pub event_id: Option<Uuid>,
+    /// It needs the lock of this object.
+    pub lock_key: Option<String>,
+    /// It has not ended.
+    pub unfinished: bool,
     /// Started at or after.
     pub since: Option<DateTime<Utc>>,
     /// Started before.
@@ -56,8 +58,14 @@ pub struct Saga {
     pub event_id: Uuid,
     /// The saga that it is a step of.
     pub parent_id: Option<Uuid>,
+    /// The ended saga that it is a fork of.
+    pub fork_of: Option<Uuid>,
+    /// The saga that it undoes.
+    pub undoes: Option<Uuid>,
     /// The event's correlation id.
     pub correlation_id: String,
+    /// Objects that no other saga may work on meanwhile.
+    pub lock_keys: Option<Vec<String>>,
     /// One saga per family and this key.
     pub dedupe_key: String,
     /// Why it was undone or refused.
@@ -72,95 +80,18 @@ pub struct Saga {
     pub duration_ms: i64,
 }
 
-/// A step of a saga, begun or not.
-#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Step {
-    /// Place in the definition, from 0.
-    pub seq: i16,
-    /// Name in the definition.
-    pub name: String,
-    /// `pending`, `running`, `waiting`, `backoff`, `succeeded`, `failed`, `unknown`, `skipped` or `cancelled`.
-    pub status: String,
-    /// How far undoing it has come.
-    pub compensation: String,
-    /// Calls made to do it.
-    pub attempts: i32,
-    /// The reply's body.
-    #[schema(value_type = Option<Object>)]
-    pub output: Option<Json<Box<RawValue>>>,
-    /// What the undo is given.
-    #[schema(value_type = Option<Object>)]
-    pub context: Option<Json<Box<RawValue>>>,
-    /// How far a long step has come.
-    #[schema(value_type = Option<Object>)]
-    pub progress: Option<Json<Box<RawValue>>>,
-    /// What the service had to say.
-    pub message: Option<String>,
-    /// What went wrong last.
-    pub error: Option<String>,
-    /// When its first call was committed to.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When its status became final.
-    pub finished_at: Option<DateTime<Utc>>,
-}
-
-/// One try of a step or of its undo.
-#[derive(Clone, Debug, FromRow, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Attempt {
-    /// The step.
-    pub step: String,
-    /// `do` or `undo`.
-    pub action: String,
-    /// Number of the attempt, from 1.
-    pub attempt: i32,
-    /// The fence the call carried.
-    pub fence: i64,
-    /// `succeeded`, `failed`, `unknown`, `lost`; null while under way.
-    pub outcome: Option<String>,
-    /// Status of the reply, where one came.
-    pub http_status: Option<i16>,
-    /// What went wrong.
-    pub error: Option<String>,
-    /// The worker that recorded it.
-    pub worker_id: Option<Uuid>,
-    /// When the call was committed to.
-    pub started_at: Option<DateTime<Utc>>,
-    /// When the outcome was recorded.
-    pub finished_at: Option<DateTime<Utc>>,
-}
-
-/// A saga with everything that is known about it.
-#[derive(Clone, Debug)]
-pub struct Detail {
-    /// The saga.
-    pub saga: Saga,
-    /// The event's data.
-    pub data: Option<Json<Box<RawValue>>>,
-    /// An order that is not applied yet.
-    pub pending_command: Option<String>,
-    /// One sentence: why it waits, or how it ended.
-    pub why: Option<String>,
-    /// Its steps in the order of the definition.
-    pub steps: Vec<Step>,
-    /// Its attempts in the order they were made.
-    pub attempts: Vec<Attempt>,
-    /// What happened, in order.
-    pub timeline: Vec<super::timeline::Entry>,
-}
-
 /// The columns of `Saga`, as `syncor.sagas` has them, on top of a cut-down `syncor.saga s`.
-const COLUMNS: &str = "
+pub(super) const COLUMNS: &str = "
 select s.id, d.id as definition, d.family, d.version, s.state, s.clean,
        case when s.finished_at is not null then null when s.waiting_for is not null then s.waiting_for
             when s.owner is null then 'worker' end as waiting_for,
-       s.next_due as wake_at, s.event_id, s.parent_id, s.correlation_id, coalesce(s.dedupe_key, s.event_id::text) as dedupe_key,
+       s.next_due as wake_at, s.event_id, s.parent_id, s.fork_of, s.undoes, s.correlation_id, s.lock_keys,
+       coalesce(s.dedupe_key, s.event_id::text) as dedupe_key,
        s.reason, w.id as worker_id, s.started_at, s.finished_at,
        (extract(epoch from coalesce(s.finished_at, now()) - s.started_at) * 1000)::bigint as duration_ms
   from (select s.* from syncor.saga s where true";
 
-const JOINS: &str = ") s
+pub(super) const JOINS: &str = ") s
   join syncor.definition d on d.no = s.definition_no
   left join syncor.worker w on w.no = s.owner
  order by s.id desc";
@@ -172,69 +103,34 @@ impl ReadStore {
     /// `Read` when the database fails or needs more than two seconds.
     pub async fn sagas(&self, filter: &Filter, limit: u32) -> Result<Page<Saga>, Error> {
         let mut query = QueryBuilder::new(COLUMNS);
-        if !filter.states.is_empty() {
-            query.push(" and s.state = any(").push_bind(&filter.states).push(")");
-            if filter.states.iter().all(|state| !is_terminal(state)) {
-                // Lets Postgres use the small index of what is unfinished.
-                query.push(" and s.finished_at is null");
-            }
-        }
-        match filter.waiting_for.as_deref() {
-            None => {}
-            Some("worker") => {
-                query.push(" and s.finished_at is null and (s.waiting_for = 'worker' or s.waiting_for is null and s.owner is null)");
-            }
-            Some(what) => {
-                query.push(" and s.finished_at is null and s.waiting_for = ").push_bind(what);
-            }
-        }
-        if let Some(definition) = &filter.definition {
-            query.push(" and s.definition_no = any(array(select d.no from syncor.definition d where d.kind = 'saga' and (d.id = ");
-            query.push_bind(definition).push(" or d.family = ").push_bind(definition).push(")))");
-        }
-        if let Some(correlation_id) = &filter.correlation_id {
-            query.push(" and s.correlation_id = ").push_bind(correlation_id);
-        }
-        if let Some(event_id) = filter.event_id {
-            query.push(" and s.event_id = ").push_bind(event_id);
-        }
-        if let Some(since) = filter.since {
-            query.push(" and s.started_at >= ").push_bind(since);
-        }
-        if let Some(until) = filter.until {
-            query.push(" and s.started_at < ").push_bind(until);
-        }
-        if let Some(after) = filter.after {
-            query.push(" and s.id < ").push_bind(after);
-        }
+        narrow(&mut query, filter);
         query.push(" order by s.id desc limit ").push_bind(with_one_more(limit)).push(JOINS);
         let mut snapshot = self.snapshot().await?;
         Ok(Page::cut(query.build_query_as().fetch_all(&mut *snapshot).await?, limit))
     }
 
-    /// One saga with its steps, attempts and timeline; `None` if there is none.
+    /// How many match, counted up to `limit`.
     ///
     /// # Errors
     /// `Read` when the database fails or needs more than two seconds.
-    pub async fn saga(&self, id: Uuid) -> Result<Option<Detail>, Error> {
+    pub async fn count_sagas(&self, filter: &Filter, limit: u32) -> Result<i64, Error> {
+        let mut query = QueryBuilder::new("select count(*) from (select from syncor.saga s where true");
+        narrow(&mut query, filter);
+        query.push(" limit ").push_bind(i64::from(limit)).push(") s");
         let mut snapshot = self.snapshot().await?;
-        let mut query = QueryBuilder::new(COLUMNS);
-        query.push(" and s.id = ").push_bind(id).push(JOINS);
-        let Some(saga) = query.build_query_as::<Saga>().fetch_optional(&mut *snapshot).await? else { return Ok(None) };
-        let (data, pending_command, why) =
-            sqlx::query_as("select data, pending_command, syncor.why(id) from syncor.sagas where id = $1").bind(id).fetch_one(&mut *snapshot).await?;
-        let steps = sqlx::query_as(
-            "select seq, name, status, compensation, attempts, output, context, progress, message, error, started_at, finished_at
-               from syncor.steps where saga_id = $1 order by seq",
-        );
-        let steps: Vec<Step> = steps.bind(id).fetch_all(&mut *snapshot).await?;
-        let attempts = sqlx::query_as(
-            "select step, action, attempt, fence, outcome, http_status, error, worker_id, started_at, finished_at
-               from syncor.attempts where saga_id = $1 order by fence, attempt",
-        );
-        let attempts: Vec<Attempt> = attempts.bind(id).fetch_all(&mut *snapshot).await?;
-        let timeline = super::timeline::read(&mut snapshot, &saga, &attempts).await?;
-        Ok(Some(Detail { saga, data, pending_command, why, steps, attempts, timeline }))
+        Ok(query.build_query_scalar().fetch_one(&mut *snapshot).await?)
+    }
+
+    /// The ids of those that match, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// `Read` when the database fails or needs more than two seconds.
+    pub async fn saga_ids(&self, filter: &Filter, limit: u32) -> Result<Vec<Uuid>, Error> {
+        let mut query = QueryBuilder::new("select s.id from syncor.saga s where true");
+        narrow(&mut query, filter);
+        query.push(" order by s.id limit ").push_bind(i64::from(limit));
+        let mut snapshot = self.snapshot().await?;
+        Ok(query.build_query_scalar().fetch_all(&mut *snapshot).await?)
     }
 
     /// Those of `ids` that have ended, and those that do not exist.
@@ -247,6 +143,48 @@ impl ReadStore {
             "select u.id from unnest($1::uuid[]) u (id) left join syncor.saga s on s.id = u.id where s.id is null or s.finished_at is not null",
         );
         Ok(query.bind(ids).fetch_all(&mut *snapshot).await?)
+    }
+}
+
+/// Adds the conditions of a filter to a query on `syncor.saga s`.
+fn narrow(query: &mut QueryBuilder<Postgres>, filter: &Filter) {
+    if !filter.states.is_empty() {
+        query.push(" and s.state = any(").push_bind(&filter.states).push(")");
+    }
+    if filter.unfinished || !filter.states.is_empty() && filter.states.iter().all(|state| !is_terminal(state)) {
+        // Lets Postgres use the small index of what is unfinished.
+        query.push(" and s.finished_at is null");
+    }
+    match filter.waiting_for.as_deref() {
+        None => {}
+        Some("worker") => {
+            query.push(" and s.finished_at is null and (s.waiting_for = 'worker' or s.waiting_for is null and s.owner is null)");
+        }
+        Some(what) => {
+            query.push(" and s.finished_at is null and s.waiting_for = ").push_bind(what);
+        }
+    }
+    if let Some(definition) = &filter.definition {
+        query.push(" and s.definition_no = any(array(select d.no from syncor.definition d where d.kind = 'saga' and (d.id = ");
+        query.push_bind(definition).push(" or d.family = ").push_bind(definition).push(")))");
+    }
+    if let Some(correlation_id) = &filter.correlation_id {
+        query.push(" and s.correlation_id = ").push_bind(correlation_id);
+    }
+    if let Some(event_id) = filter.event_id {
+        query.push(" and s.event_id = ").push_bind(event_id);
+    }
+    if let Some(key) = &filter.lock_key {
+        query.push(" and ").push_bind(key).push(" = any(s.lock_keys)");
+    }
+    if let Some(since) = filter.since {
+        query.push(" and s.started_at >= ").push_bind(since);
+    }
+    if let Some(until) = filter.until {
+        query.push(" and s.started_at < ").push_bind(until);
+    }
+    if let Some(after) = filter.after {
+        query.push(" and s.id < ").push_bind(after);
     }
 }
 

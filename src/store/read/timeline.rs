@@ -6,7 +6,8 @@ use sqlx::{FromRow, Postgres, Transaction};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
-use super::sagas::{Attempt, Saga};
+use super::saga::Attempt;
+use super::sagas::Saga;
 use crate::store::Error;
 
 /// Entries of the longest timeline.
@@ -35,7 +36,7 @@ select e.created_at as at, case when e.id = $2 then 'event' else 'emitted' end a
   from syncor.events e
  where e.correlation_id = $3 and (e.id = $2 or e.saga_id = $1)
 union all
-select c.requested_at, 'command', null, c.kind || ' by ' || c.requested_by || ': ' || c.status || coalesce(' (' || c.result || ')', ''), c.id
+select c.requested_at, 'command', c.step, c.kind || coalesce(' (' || c.decision || ')', '') || ' by ' || c.requested_by || ': ' || c.status || coalesce(' (' || c.result || ')', ''), c.id
   from syncor.command c
  where c.saga_id = $1
  order by 1

@@ -88,6 +88,7 @@ impl Api {
             names: Names::new(address, None),
             readiness: Arc::clone(&readiness),
             metrics: Arc::new(|| "hms_build_info 1\n".to_owned()),
+            story: None,
         };
         let stop = CancellationToken::new();
         tokio::spawn(server::serve(listener, router(state), stop.clone().cancelled_owned()));

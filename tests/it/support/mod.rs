@@ -13,6 +13,8 @@ use std::time::{Duration, Instant};
 pub(crate) mod api;
 pub(crate) mod cli;
 pub(crate) mod db;
+pub(crate) mod invariants;
+pub(crate) mod plant;
 pub(crate) mod process;
 pub(crate) mod role;
 pub(crate) mod saga;

@@ -3,11 +3,12 @@
 use std::collections::HashMap;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
 use tokio::task::{AbortHandle, JoinHandle};
 
 /// What the service does with a call.
@@ -25,11 +26,36 @@ pub(crate) enum Answer {
     Hang,
     /// Waits, then answers.
     Slow(Duration, Box<Self>),
+    /// Waits until the test says so, then answers.
+    Held(Gate, Box<Self>),
+}
+
+/// What held answers wait for.
+#[derive(Clone, Debug)]
+pub(crate) struct Gate(watch::Sender<bool>);
+
+impl Gate {
+    pub(crate) fn new() -> Self {
+        Self(watch::Sender::new(false))
+    }
+
+    /// Lets go of every answer that it holds, now and later.
+    pub(crate) fn open(&self) {
+        self.0.send_replace(true);
+    }
 }
 
 impl Answer {
     pub(crate) fn ok() -> Self {
         Self::Json(200, serde_json::json!({}))
+    }
+
+    fn status(&self) -> Option<u16> {
+        match self {
+            Self::Json(status, _) | Self::Raw(status, ..) => Some(*status),
+            Self::Slow(_, answer) | Self::Held(_, answer) => answer.status(),
+            Self::Garbage(_) | Self::Reset | Self::Hang => None,
+        }
     }
 }
 
@@ -39,6 +65,11 @@ pub(crate) struct Seen {
     pub(crate) path: String,
     pub(crate) headers: HashMap<String, String>,
     pub(crate) body: Value,
+    pub(crate) began: Instant,
+    /// When the answer was sent, if it was.
+    pub(crate) ended: Option<Instant>,
+    /// The status that it was to be answered with; none where no HTTP was spoken.
+    pub(crate) status: Option<u16>,
 }
 
 impl Seen {
@@ -127,6 +158,11 @@ impl Stub {
         self.book.lock().unwrap().journal.clone()
     }
 
+    /// Calls to one path.
+    pub(crate) fn called(&self, path: &str) -> usize {
+        self.book.lock().unwrap().journal.iter().filter(|seen| seen.path == path).count()
+    }
+
     pub(crate) fn calls(&self) -> usize {
         self.book.lock().unwrap().journal.len()
     }
@@ -148,22 +184,26 @@ async fn accept(listener: TcpListener, book: Arc<Mutex<Book>>) {
 
 async fn serve(mut stream: TcpStream, book: Arc<Mutex<Book>>) {
     let mut buffer = Vec::new();
-    while let Some(seen) = read_call(&mut stream, &mut buffer).await {
+    while let Some(mut seen) = read_call(&mut stream, &mut buffer).await {
+        let place;
         let answer = {
             let mut book = book.lock().unwrap();
-            let path = seen.path.clone();
-            book.journal.push(seen);
-            let scripted = book.scripts.get_mut(&path).and_then(Vec::pop);
+            let scripted = book.scripts.get_mut(&seen.path).and_then(Vec::pop);
             book.in_hand += 1;
             book.most_in_hand = book.most_in_hand.max(book.in_hand);
-            book.outage.clone().or(scripted).or_else(|| book.default.get(&path).cloned()).unwrap_or_else(Answer::ok)
+            let answer = book.outage.clone().or(scripted).or_else(|| book.default.get(&seen.path).cloned()).unwrap_or_else(Answer::ok);
+            seen.status = answer.status();
+            book.journal.push(seen);
+            place = book.journal.len() - 1;
+            answer
         };
-        let replied = reply(&mut stream, answer).await;
+        let goes_on = reply(&mut stream, answer).await;
         {
             let mut book = book.lock().unwrap();
+            book.journal[place].ended = Some(Instant::now());
             book.in_hand = book.in_hand.saturating_sub(1);
         }
-        if !replied {
+        if !goes_on {
             return;
         }
     }
@@ -173,6 +213,11 @@ async fn reply(stream: &mut TcpStream, answer: Answer) -> bool {
     let (status, extra, body) = match answer {
         Answer::Slow(pause, answer) => {
             tokio::time::sleep(pause).await;
+            return Box::pin(reply(stream, *answer)).await;
+        }
+        Answer::Held(gate, answer) => {
+            let mut open = gate.0.subscribe();
+            let _test_is_over = open.wait_for(|open| *open).await.is_err();
             return Box::pin(reply(stream, *answer)).await;
         }
         Answer::Json(status, body) => (status, "Content-Type: application/json\r\n".to_owned(), body.to_string().into_bytes()),
@@ -216,5 +261,5 @@ async fn read_call(stream: &mut TcpStream, buffer: &mut Vec<u8>) -> Option<Seen>
     }
     let body = serde_json::from_slice(&buffer[head_end + 4..head_end + 4 + length]).unwrap_or(Value::Null);
     buffer.drain(..head_end + 4 + length);
-    Some(Seen { path, headers, body })
+    Some(Seen { path, headers, body, began: Instant::now(), ended: None, status: None })
 }
