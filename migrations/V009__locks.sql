@@ -40,6 +40,11 @@ as $$
 declare
   v_keys text[];
 begin
+  -- With one snapshot for the whole transaction the queues would be those of its beginning, whatever is locked here.
+  if current_setting('transaction_isolation') not in ('read committed', 'read uncommitted') then
+    raise exception 'object locks cannot be taken in a % transaction', current_setting('transaction_isolation')
+      using errcode = 'invalid_transaction_state', hint = 'begin it with `isolation level read committed`';
+  end if;
   select coalesce(array_agg(distinct k.key), '{}') into v_keys
     from (select t.key from syncor.lock_ticket t where t.saga_id = any(p_sagas)
           union select unnest(p_keys) collate "C") k;

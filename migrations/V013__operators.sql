@@ -144,6 +144,7 @@ as $$
 declare
   v_saga    record;
   v_key     record;
+  v_key_of  text;
   v_from    int;
   v_refusal text;
   v_new     uuid := syncor.uuid7();
@@ -157,10 +158,12 @@ begin
   v_from := case when p_from_step is null then 0 else array_position(v_saga.steps, p_from_step) - 1 end;
   -- Of two forks at once the second waits here. Then it looks again, in a statement of its own: a join in this one would still
   -- show the saga that the key led to before.
-  perform from syncor.saga_key k where k.family = v_saga.family and k.key = v_saga.key for update;
+  -- A saga that was a step of another one has no key: that of its event belongs to whatever the event itself started.
+  v_key_of := case when v_saga.parent_id is null then v_saga.key end;
+  perform from syncor.saga_key k where k.family = v_saga.family and k.key = v_key_of for update;
   select k.saga_id, k.again, o.state, o.finished_at into v_key
     from syncor.saga_key k left join syncor.saga o on o.id = k.saga_id
-   where k.family = v_saga.family and k.key = v_saga.key;
+   where k.family = v_saga.family and k.key = v_key_of;
   v_refusal := case
     when v_from is null then format('%s has no step %s', v_saga.definition, p_from_step)
     when v_saga.finished_at is null then format('the saga is %s: only one that has ended can be forked', v_saga.state)
@@ -175,7 +178,7 @@ begin
     values (v_command, 'fork', p_saga, p_from_step, p_reason, p_by, 'refused', v_refusal, now());
     return v_command;
   end if;
-  update syncor.saga_key k set saga_id = v_new where k.family = v_saga.family and k.key = v_saga.key;
+  update syncor.saga_key k set saga_id = v_new where k.family = v_saga.family and k.key = v_key_of;
   insert into syncor.saga (id, definition_no, state, next_due, event_id, event_at, correlation_id, dedupe_key, lock_keys, fork_of, arrived)
   values (v_new, v_saga.definition_no, 'pending', now(), v_saga.event_id, v_saga.event_at, v_saga.correlation_id, v_saga.dedupe_key,
           v_saga.lock_keys, p_saga, v_saga.arrived);

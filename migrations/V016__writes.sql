@@ -78,6 +78,11 @@ begin
       -- Waiting for more while its root holds some could be a deadlock.
       v_error := 'it needs lock keys that its outermost saga does not hold: name them in the lock of that one';
       update syncor.saga set state = 'rejected', finished_at = now(), next_due = null, reason = v_error where id = v_child;
+      insert into syncor.events (type, source, subject, correlation_id, causation_id, depth, saga_id, data)
+      select 'saga.rejected', '/hms/sagas/' || v_child, e.subject, v_parent.correlation_id, v_parent.event_id, coalesce(e.depth, 0) + 1, v_child,
+             jsonb_build_object('sagaId', v_child, 'reason', v_error,
+                                'definition', (select d.id from syncor.definition d where d.no = (p_doc ->> 'definition_no')::int))
+        from (select 1) x left join syncor.events e on e.id = v_parent.event_id and e.created_at = v_parent.event_at;
     end if;
   end if;
   if v_error is not null then

@@ -14,6 +14,10 @@ mod chance;
 mod laws;
 #[path = "properties/model.rs"]
 mod model;
+#[path = "properties/moves.rs"]
+mod moves;
+#[path = "properties/mutants.rs"]
+mod mutants;
 #[path = "properties/plan.rs"]
 mod plan;
 #[path = "properties/play.rs"]
@@ -26,17 +30,31 @@ mod seen;
 mod told;
 
 use chance::{Chance, shrink};
+use moves::Legal;
+use mutants::Mistake;
 use plan::Plan;
 use play::{Engine, Judges, Stage, play};
 use seen::Seen;
 
 /// Cases of one run unless `SYNCOR_CASES` says otherwise.
 const CASES: u32 = 100_000;
+/// Cases after which everything that can happen has happened.
+const CASES_FOR_COVERAGE: u32 = 100_000;
+/// Cases that a mistake has to be found in.
+const CASES_PER_MISTAKE: u32 = 20_000;
 /// Fates of one saga: making it costs more than playing it.
 const FATES: u32 = 10;
 
 fn number(name: &str) -> Option<u32> {
     std::env::var(name).ok().and_then(|text| text.parse().ok())
+}
+
+/// What judges and what is judged.
+#[derive(Clone, Copy)]
+struct Trial<'a> {
+    engine: Engine<'a>,
+    judges: Judges,
+    mistake: Option<Mistake>,
 }
 
 /// A case that fails: what was drawn for the saga and for its fate, and what is wrong.
@@ -47,76 +65,79 @@ struct Failure {
     reason: String,
 }
 
-fn stage(chance: &mut Chance) -> Stage {
-    let plan = Plan::draw(chance);
-    Stage { definition: plan.definition(), plan, event: plan::event() }
-}
-
-fn replay(saga: &[u32], fate: &[u32], engine: Engine<'_>, judges: Judges, tell: bool) -> Result<(), String> {
-    let stage = stage(&mut Chance::of_list(saga));
-    if tell {
-        println!("{:?}", stage.plan);
+impl Trial<'_> {
+    fn stage(self, chance: &mut Chance) -> Stage {
+        let plan = Plan::draw(chance);
+        let mut played = plan.clone();
+        if let Some(mistake) = self.mistake {
+            mistake.spoil_plan(&mut played);
+        }
+        Stage { definition: played.definition(), plan, event: plan::event() }
     }
-    play(&stage, &mut Chance::of_list(fate), engine, judges, &mut Seen::default(), tell)
-}
 
-/// Plays random cases on all processors; what was seen, or a case that fails.
-fn search(cases: u32, engine: Engine<'_>, judges: Judges) -> Result<Seen, Failure> {
-    let first = number("SYNCOR_SEED").unwrap_or(1);
-    let sagas = cases.div_ceil(FATES);
-    let (next, over) = (AtomicU32::new(0), AtomicBool::new(false));
-    let found = Mutex::new((Seen::default(), None::<Failure>));
-    let work = || {
-        let mut seen = Seen::default();
-        loop {
-            let saga = next.fetch_add(1, Ordering::Relaxed);
-            if saga >= sagas || over.load(Ordering::Relaxed) {
-                break;
-            }
-            let seed = u64::from(first + saga) << 32;
-            let mut drawn = Chance::of_seed(seed);
-            let stage = stage(&mut drawn);
-            for fate in 0..FATES {
-                let mut chance = Chance::of_seed(seed + 1 + u64::from(fate));
-                if let Err(reason) = play(&stage, &mut chance, engine, judges, &mut seen, false) {
-                    over.store(true, Ordering::Relaxed);
-                    found.lock().expect("no panic").1 = Some(Failure { saga: drawn.drawn.clone(), fate: chance.drawn, reason });
-                    return;
+    fn replay(self, saga: &[u32], fate: &[u32], tell: bool) -> Result<(), String> {
+        let stage = self.stage(&mut Chance::of_list(saga));
+        if tell {
+            println!("{:?}", stage.plan);
+        }
+        play(&stage, &mut Chance::of_list(fate), self.engine, self.judges, &mut Seen::default(), tell)
+    }
+
+    /// Plays random cases on all processors; what was seen, or a case that fails.
+    fn search(self, cases: u32) -> Result<Seen, Failure> {
+        let first = number("SYNCOR_SEED").unwrap_or(1);
+        let sagas = cases.div_ceil(FATES);
+        let (next, over) = (AtomicU32::new(0), AtomicBool::new(false));
+        let found = Mutex::new((Seen::default(), None::<Failure>));
+        let work = || {
+            let mut seen = Seen::default();
+            loop {
+                let saga = next.fetch_add(1, Ordering::Relaxed);
+                if saga >= sagas || over.load(Ordering::Relaxed) {
+                    break;
+                }
+                let seed = u64::from(first + saga) << 32;
+                let mut drawn = Chance::of_seed(seed);
+                let stage = self.stage(&mut drawn);
+                for fate in 0..FATES {
+                    let mut chance = Chance::of_seed(seed + 1 + u64::from(fate));
+                    if let Err(reason) = play(&stage, &mut chance, self.engine, self.judges, &mut seen, false) {
+                        over.store(true, Ordering::Relaxed);
+                        found.lock().expect("no panic").1 = Some(Failure { saga: drawn.drawn, fate: chance.drawn, reason });
+                        return;
+                    }
                 }
             }
-        }
-        found.lock().expect("no panic").0.add(seen);
-    };
-    std::thread::scope(|scope| {
-        for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
-            scope.spawn(work);
-        }
-    });
-    let (seen, failure) = found.into_inner().expect("no panic");
-    failure.map_or(Ok(seen), Err)
-}
+            found.lock().expect("no panic").0.add(seen);
+        };
+        std::thread::scope(|scope| {
+            for _ in 0..std::thread::available_parallelism().map_or(2, usize::from) {
+                scope.spawn(work);
+            }
+        });
+        let (seen, failure) = found.into_inner().expect("no panic");
+        failure.map_or(Ok(seen), Err)
+    }
 
-/// The same failure, as small as it gets.
-fn smallest(failure: &Failure, engine: Engine<'_>, judges: Judges) -> Failure {
-    let fate = shrink(&failure.fate, &mut |fate| replay(&failure.saga, fate, engine, judges, false).is_err());
-    let saga = shrink(&failure.saga, &mut |saga| replay(saga, &fate, engine, judges, false).is_err());
-    let fate = shrink(&fate, &mut |fate| replay(&saga, fate, engine, judges, false).is_err());
-    let reason = replay(&saga, &fate, engine, judges, true).expect_err("it failed");
-    Failure { saga, fate, reason }
+    /// Tells the same failure, as small as it gets.
+    fn smallest(self, failure: &Failure) -> String {
+        let fate = shrink(&failure.fate, &mut |fate| self.replay(&failure.saga, fate, false).is_err());
+        let saga = shrink(&failure.saga, &mut |saga| self.replay(saga, &fate, false).is_err());
+        let fate = shrink(&fate, &mut |fate| self.replay(&saga, fate, false).is_err());
+        self.replay(&saga, &fate, true).expect_err("it failed")
+    }
 }
 
 #[test]
 fn machine_does_what_the_model_says_and_keeps_the_laws() {
     let began = Instant::now();
+    let cases = number("SYNCOR_CASES").unwrap_or(CASES);
     let engine: Engine<'_> = &|definition, event, saga, input, now, chance, go_on| {
         let step = if go_on { advance } else { record };
         step(definition, event, saga, input, now, chance)
     };
-    let judges = Judges { model: true, laws: true };
-    let seen = search(number("SYNCOR_CASES").unwrap_or(CASES), engine, judges).unwrap_or_else(|failure| {
-        let failure = smallest(&failure, engine, judges);
-        panic!("{}\n{:?}\n{:?}", failure.reason, failure.saga, failure.fate);
-    });
+    let trial = Trial { engine, judges: Judges { model: true, laws: true }, mistake: None };
+    let seen = trial.search(cases).unwrap_or_else(|failure| panic!("{}", trial.smallest(&failure)));
     println!(
         "{} cases, {} inputs ({} stale, {} also by record), {} calls, {:.1?}",
         seen.ends.values().sum::<u64>(),
@@ -126,6 +147,53 @@ fn machine_does_what_the_model_says_and_keeps_the_laws() {
         seen.calls,
         began.elapsed()
     );
-    println!("ends {:?}\nsaga {:?}\nstep {:?}\nundo {:?}", seen.ends, seen.saga_moves, seen.step_moves, seen.undo_moves);
-    println!("{:?}", seen.answers);
+    println!("ends {:?}\nanswers {:?}", seen.ends, seen.answers);
+    if std::env::var("SYNCOR_WRITE_MOVES").is_ok() {
+        seen.write_moves();
+    }
+    covered("saga", &seen.saga_moves, "saga_legal_move", cases);
+    covered("step", &seen.step_moves, "step_legal_move", cases);
+    covered("undo", &seen.undo_moves, "step_legal_undo", cases);
+}
+
+/// Every move on the list was made, no other was, and the database lets all of them through.
+fn covered(what: &str, seen: &seen::Moves, trigger: &str, cases: u32) {
+    let seen: Legal = seen.keys().map(|(from, to)| ((*from).to_owned(), (*to).to_owned())).collect();
+    let possible = moves::of_machine(what);
+    let unexpected: Vec<_> = seen.difference(&possible).collect();
+    assert!(unexpected.is_empty(), "{what}: not in legal_moves.txt: {unexpected:?}");
+    let missing: Vec<_> = possible.difference(&seen).collect();
+    assert!(missing.is_empty() || cases < CASES_FOR_COVERAGE, "{what}: never seen in {cases} cases: {missing:?}");
+    let legal = moves::of_trigger(trigger);
+    let illegal: Vec<_> = possible.difference(&legal).collect();
+    assert!(illegal.is_empty(), "{what}: the database refuses {illegal:?}");
+}
+
+#[test]
+fn every_planted_mistake_is_found() {
+    let only = std::env::var("SYNCOR_MISTAKE").ok();
+    let mut missed = Vec::new();
+    for mistake in Mistake::ALL.iter().copied().filter(|mistake| only.as_ref().is_none_or(|only| format!("{mistake:?}") == *only)) {
+        let began = Instant::now();
+        let engine: Engine<'_> =
+            &|definition, event, saga, input, now, chance, go_on| mistake.run(definition, event, saga, input, now, chance, go_on);
+        let find = |judges| Trial { engine, judges, mistake: Some(mistake) }.search(CASES_PER_MISTAKE).err();
+        let by_model = if mistake.needs_laws() { None } else { find(Judges { model: true, laws: false }) };
+        let by_laws = if mistake.needs_model() { None } else { find(Judges { model: false, laws: true }) };
+        let told = |found: &Option<Failure>| {
+            found.as_ref().map_or("-".to_owned(), |found| found.reason.lines().next().unwrap_or_default().chars().take(120).collect())
+        };
+        println!("{mistake:?} ({:.1?})\n  model: {}\n  laws:  {}", began.elapsed(), told(&by_model), told(&by_laws));
+        if by_model.is_none() && !mistake.needs_laws() || by_laws.is_none() && !mistake.needs_model() {
+            missed.push(mistake);
+        }
+    }
+    assert!(missed.is_empty(), "mistakes that nobody found: {missed:?}");
+}
+
+#[test]
+fn legal_moves_are_read_from_the_migration() {
+    let moves = moves::legal("create trigger t before update when (a <> all (array['a>b',\n 'b>c'])) execute", "t");
+    assert_eq!(moves, [("a", "b"), ("b", "c")].map(|(from, to)| (from.to_owned(), to.to_owned())).into());
+    assert!(moves::of_trigger("saga_legal_move").len() > 40);
 }

@@ -6,14 +6,17 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use syncor::core::definition::Definition;
-use syncor::core::definition_file::{File, read};
 
-#[path = "simulation/chance.rs"]
+#[path = "properties/chance.rs"]
 mod chance;
 #[path = "simulation/judge.rs"]
 mod judge;
 #[path = "properties/moves.rs"]
 mod moves;
+#[path = "simulation/people.rs"]
+mod people;
+#[path = "properties/plan.rs"]
+mod plan;
 #[path = "simulation/service.rs"]
 mod service;
 #[path = "simulation/store.rs"]
@@ -24,6 +27,7 @@ mod tally;
 mod world;
 
 use chance::Chance;
+use plan::{Plan, Task, UndoBy};
 use tally::{Mistake, Tally};
 use world::World;
 
@@ -34,29 +38,23 @@ fn number(name: &str) -> Option<u64> {
     std::env::var(name).ok().map(|text| text.parse().unwrap_or_else(|_| panic!("{name} is no number: {text}")))
 }
 
-/// Sagas of all sorts, the same in every run.
+/// Sagas of all sorts, the same in every run: everything but children, functions and locks.
 fn definitions() -> Arc<[Definition]> {
-    let mut chance = Chance::new(0);
-    let definition = |number: usize| {
-        let mut text = format!("id: bank.{number}.v1\ntrigger: begun\n");
-        if number % 3 == 2 {
-            text += &format!("deadlineMs: {}\n", 200 + 4000 * chance.below(4));
-        }
-        let (mode, tries) = (chance.one_of(&["stop", "continue"]), 2 + chance.below(5));
-        text += &format!("compensation: {{onFailure: {mode}, retry: {{attempts: {tries}, backoffMs: 300}}}}\nsteps:\n");
-        for seq in 0..1 + number % 5 {
-            let (tries, backoff) = (1 + chance.below(4), chance.one_of(&[10, 500, 9000]));
-            text += &format!("  - name: s{seq}\n    call: bank:/do\n    retry: {{attempts: {tries}, backoffMs: {backoff}}}\n");
-            if chance.happens(75) {
-                text += "    compensate: bank:/undo\n";
+    let mut chance = Chance::of_seed(0);
+    let definition = |_| {
+        let mut plan = Plan::draw(&mut chance);
+        plan.lock = None;
+        for step in &mut plan.steps {
+            if matches!(step.task, Task::Child | Task::Function) {
+                step.task = Task::Call;
+            }
+            if let Some(undo) = step.undo.as_mut().filter(|undo| undo.how == UndoBy::Function) {
+                undo.how = UndoBy::Call;
             }
         }
-        match read("bank.yaml", &text) {
-            Ok(File::Saga(definition, ..)) => definition,
-            other => panic!("{text}\nis no saga: {other:?}"),
-        }
+        plan.definition()
     };
-    (0..30).map(definition).collect()
+    (0..120).map(definition).collect()
 }
 
 #[test]

@@ -9,7 +9,9 @@ use serde_json::json;
 
 use super::code::{Code, Stop};
 use super::database::Place;
-use super::{output, sagas};
+use super::identify::identify;
+use super::output;
+use super::source::Source;
 use crate::config;
 use crate::core::definition_file::{self, File};
 use crate::core::matching::Deployed;
@@ -30,7 +32,7 @@ pub(super) struct Capture {
 /// Writes the scenario of a saga that rests.
 pub(super) async fn capture(arguments: &Capture, given: &config::Database, as_json: bool) -> Result<Code> {
     let place = Place::find(given).await?;
-    let id = sagas::identify(&place.checked_store().await?, &arguments.id, Kind::Saga).await?;
+    let id = identify(&Source::of_database(&place).await?, &arguments.id, Kind::Saga).await?;
     let found = place.read(1).await?.recording(id).await?;
     let (recording, source) = found.ok_or_else(|| output::not_found(format!("no saga has the id {id}, or its event is not kept any more")))?;
     let rests = recording.state.is_terminal() || matches!(recording.state, SagaState::Hitl | SagaState::CompFailed);

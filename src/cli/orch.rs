@@ -7,8 +7,12 @@ use clap::{Args, CommandFactory, Parser, Subcommand};
 use clap_complete::Shell;
 
 use super::code::Code;
-use super::{Threads, admin, block_on, capture, definitions, demo, deploy, finish, graph, init, sagas, service, test, token, up, validate};
+use super::{
+    Threads, admin, block_on, capture, definitions, demo, deploy, finish, graph, init, locks, operate, sagas, service, tasks, test, token, up,
+    validate,
+};
 use crate::config;
+use crate::store::orders::Verb as Order;
 
 /// A saga orchestrator on Postgres
 ///
@@ -62,6 +66,26 @@ enum Verb {
     Why(sagas::Why),
     /// Hold services back, and take them up again
     Service(service::Service),
+    /// Undo what sagas did and end them as cancelled
+    Cancel(operate::Order),
+    /// Let sagas start nothing new; their limits stand still
+    Pause(operate::Order),
+    /// Let paused sagas go on
+    Resume(operate::Order),
+    /// End sagas as they are, without undoing anything
+    Abort(operate::Order),
+    /// Try again now what failed: one step, or all that wait for another attempt
+    Retry(operate::StepOrder),
+    /// Leave a step, or its undo, be and go on without it
+    Skip(operate::StepOrder),
+    /// Start an ended saga anew from a step, keeping what was done before it
+    Fork(operate::Fork),
+    /// List what people are asked
+    Tasks(tasks::Tasks),
+    /// Decide about a human task
+    Decide(tasks::Decide),
+    /// List who holds which object, and who waits for it
+    Locks(locks::Locks),
     /// Bring the schema up to date
     Migrate,
     /// Print the GRANTs for a database role
@@ -117,6 +141,16 @@ fn run(verb: Verb, database: &config::Database, output: &config::Output) -> Resu
                 Verb::Show(arguments) => sagas::show(&arguments, database, json).await,
                 Verb::Capture(arguments) => capture::capture(&arguments, database, json).await,
                 Verb::Why(arguments) => sagas::why(&arguments, database, json).await,
+                Verb::Cancel(arguments) => operate::order(Order::Cancel, &arguments, database, json).await,
+                Verb::Pause(arguments) => operate::order(Order::Pause, &arguments, database, json).await,
+                Verb::Resume(arguments) => operate::order(Order::Resume, &arguments, database, json).await,
+                Verb::Abort(arguments) => operate::order(Order::Abort, &arguments, database, json).await,
+                Verb::Retry(arguments) => operate::order_step(Order::Retry, &arguments, database, json).await,
+                Verb::Skip(arguments) => operate::order_step(Order::Skip, &arguments, database, json).await,
+                Verb::Fork(arguments) => operate::fork(&arguments, database, json).await,
+                Verb::Tasks(arguments) => tasks::list(&arguments, database, json).await,
+                Verb::Decide(arguments) => tasks::decide(&arguments, database, json).await,
+                Verb::Locks(arguments) => locks::list(&arguments, database, json).await,
                 Verb::Migrate => admin::migrate(database, json).await,
                 Verb::Uninstall(arguments) => admin::uninstall(&arguments, database, json).await,
                 Verb::Service(arguments) => service::service(&arguments, database, json).await,
@@ -164,15 +198,26 @@ mod tests {
             "hms-orch service list --json",
             "hms-orch sagas --state failed,completed --since 1h",
             "hms-orch show 0192ab --watch",
+            "hms-orch cancel 0192ab 0192ac --reason why",
+            "hms-orch pause --state running --definition a.b --waiting-for timer --correlation-id c --lock-key k --all-matching --yes --reason why",
+            "hms-orch resume --state paused --dry-run",
+            "hms-orch abort 0192ab --reason why --url http://127.0.0.1:7600 --api-key k",
+            "hms-orch retry 0192ab --step pay --reason why --json",
+            "hms-orch skip 0192ab --step pay --reason why",
+            "hms-orch fork 0192ab --from pay --reason why",
+            "hms-orch tasks --queue q --kind comp_failed --all",
+            "hms-orch decide 0192ab approve --note why --output {}",
+            "hms-orch locks --key k --state held",
             "hms-orch demo --keep --claimants 1000",
             "hms-orch demo-service notice-svc --listen 0.0.0.0:9002 --jwks-url http://orch:7600/.well-known/jwks.json",
             "hms-orch --json validate a.yaml",
+            "hms-orch capture 0192ab --out a.scenario.yaml",
+            "hms-orch test sagas a.scenario.yaml --filter approve --junit report.xml --story --json",
             "hms-orch definitions a.b.v1 --diff",
             "hms-orch definitions a.b.v1 --diff 0123ab --json",
             "hms-orch activate a.b.v1 --revision 0123 --reason why",
             "hms-orch retire a.b.v1 a.b.v2 --reason why",
             "hms-orch graph a.yaml --format svg",
-            "hms-orch capture 0192ab --out a.scenario.yaml",
             "hms-orch test sagas a.scenario.yaml --filter approve --junit report.xml --story --json",
         ] {
             Orch::try_parse_from(line.split(' ')).unwrap_or_else(|error| panic!("{line}: {error}"));
@@ -184,6 +229,11 @@ mod tests {
             "hms-orch retire",
             "hms-orch graph a.yaml --format png",
             "hms-orch sagas --state lost",
+            "hms-orch cancel 0192ab --state running --reason why",
+            "hms-orch cancel 0192ab --step pay --reason why",
+            "hms-orch fork 0192ab --reason why",
+            "hms-orch decide 0192ab approve",
+            "hms-orch tasks --kind lost",
             "hms-orch grants web",
             "hms-orch up --role boss",
             "hms-orch service pause payment-svc",

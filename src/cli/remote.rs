@@ -65,6 +65,15 @@ impl Remote {
         }
     }
 
+    /// `POST` of an order: its receipt, or the reason of a refusal.
+    pub async fn order(&self, path: &str, document: &Value) -> Result<Result<Value, String>> {
+        match self.send(Method::POST, path, serde_json::to_vec(document)?.into()).await? {
+            (status, body) if status.is_success() => Ok(Ok(body)),
+            (StatusCode::CONFLICT, body) => Ok(Err(body["detail"].as_str().unwrap_or("no reason given").to_owned())),
+            (status, body) => Err(refusal(status, &body)),
+        }
+    }
+
     async fn send(&self, method: Method, path: &str, body: Bytes) -> Result<(StatusCode, Value)> {
         let mut request = Request::builder().method(method).uri(format!("{}{path}", self.base));
         if let Some(key) = &self.key {
@@ -96,9 +105,12 @@ fn causes(error: &dyn std::error::Error) -> String {
 /// What a problem document means here.
 fn refusal(status: StatusCode, body: &Value) -> anyhow::Error {
     let detail = body["detail"].as_str().or_else(|| body["title"].as_str()).unwrap_or("no reason given");
+    // A thing that is missing is said as it is without a server in between.
+    if status == StatusCode::NOT_FOUND {
+        return output::not_found(detail);
+    }
     let code = match status.as_u16() {
         400 | 413 | 415 | 422 => Code::Invalid,
-        404 => Code::NotFound,
         409 | 412 => Code::Conflict,
         429 | 502..=504 => Code::Unavailable,
         _ => Code::Failed,

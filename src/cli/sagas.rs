@@ -1,25 +1,21 @@
 //! `sagas`, `show`, `why`: looking at what happens.
 
 use anyhow::Result;
-use chrono::{DateTime, Utc};
+use chrono::Utc;
 use clap::Args;
 use serde_json::{Value, json};
 use uuid::Uuid;
 
+use super::cells::{clock, items, moment, text};
 use super::code::Code;
-use super::database::Place;
+use super::identify::identify;
 use super::source::Source;
 use super::{follow, output};
 use crate::config;
 use crate::core::saga::SagaState;
 use crate::core::story::Took;
-use crate::store::lookup::{self, Kind};
-use crate::store::read::LIMIT;
+use crate::store::lookup::Kind;
 use crate::store::read::sagas::Filter;
-use crate::store::{Store, migrate};
-
-/// Fewest digits that stand for an id.
-const PREFIX_MIN: usize = 6;
 
 /// Arguments of `sagas`.
 #[derive(Args, Debug)]
@@ -48,6 +44,8 @@ pub(super) struct Sagas {
     /// How many at most, newest first
     #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     limit: u32,
+    #[command(flatten)]
+    client: config::Client,
 }
 
 /// Arguments of `show`.
@@ -58,6 +56,8 @@ pub(super) struct Show {
     /// Tell its story so far, and on until it ends
     #[arg(long)]
     watch: bool,
+    #[command(flatten)]
+    client: config::Client,
 }
 
 /// Arguments of `why`.
@@ -65,44 +65,36 @@ pub(super) struct Show {
 pub(super) struct Why {
     /// Id of a saga or an event, or how it begins (at least 6 characters)
     id: String,
+    #[command(flatten)]
+    client: config::Client,
 }
 
-fn state(text: &str) -> Result<String, String> {
+/// A state, as an argument.
+pub(super) fn state(text: &str) -> Result<String, String> {
     let known = || SagaState::ALL.map(SagaState::as_str).join(", ");
     SagaState::parse(text).map(|state| state.as_str().to_owned()).ok_or_else(|| format!("states are {}", known()))
 }
 
 /// Lists sagas.
 pub(super) async fn list(arguments: &Sagas, given: &config::Database, as_json: bool) -> Result<Code> {
-    let place = Place::find(given).await?;
-    place.checked_store().await?;
-    let read = place.read(1).await?;
+    let source = Source::open(&arguments.client, given).await?;
     let since = arguments.since.and_then(|time| chrono::Duration::from_std(time).ok()).and_then(|time| Utc::now().checked_sub_signed(time));
-    let mut filter = Filter {
+    let filter = Filter {
         states: arguments.state.clone(),
         waiting_for: arguments.waiting_for.clone(),
         definition: arguments.definition.clone(),
         correlation_id: arguments.correlation_id.clone(),
         event_id: arguments.event,
         lock_key: arguments.lock_key.clone(),
-        unfinished: false,
         since,
-        until: None,
-        after: None,
+        ..Filter::default()
     };
-    let mut found = Vec::new();
     let limit = arguments.limit as usize;
-    loop {
-        let page = read.sagas(&filter, LIMIT.min(u32::try_from(limit - found.len()).unwrap_or(LIMIT))).await?;
-        filter.after = page.items.last().map(|saga| saga.id);
-        found.extend(page.items);
-        if !page.has_more || found.len() >= limit {
-            if page.has_more {
-                output::talk(format_args!("there are more: --limit {}", limit.saturating_mul(2)));
-            }
-            break;
-        }
+    let found = source.sagas(filter, limit).await?;
+    if found.more {
+        output::talk(format_args!("there are more: --limit {}", limit.saturating_mul(2)));
     }
+    let found = found.items;
     if as_json {
         output::json(&found)?;
         return Ok(Code::Ok);
@@ -110,16 +102,15 @@ pub(super) async fn list(arguments: &Sagas, given: &config::Database, as_json: b
     let rows: Vec<_> = found
         .iter()
         .map(|saga| {
-            let took = Took(std::time::Duration::from_millis(u64::try_from(saga.duration_ms).unwrap_or(0)));
-            let waiting_for = saga.waiting_for.clone().unwrap_or_default();
+            let took = Took(std::time::Duration::from_millis(saga["durationMs"].as_u64().unwrap_or(0)));
             [
-                saga.id.to_string(),
-                saga.definition.clone(),
-                saga.state.clone(),
-                waiting_for,
-                moment(saga.started_at),
+                text(&saga["id"]),
+                text(&saga["definition"]),
+                text(&saga["state"]),
+                text(&saga["waitingFor"]),
+                moment(&saga["startedAt"]),
                 took.to_string(),
-                saga.correlation_id.clone(),
+                text(&saga["correlationId"]),
             ]
         })
         .collect();
@@ -131,15 +122,10 @@ pub(super) async fn list(arguments: &Sagas, given: &config::Database, as_json: b
     Ok(Code::Ok)
 }
 
-fn moment(time: DateTime<Utc>) -> String {
-    time.format("%Y-%m-%d %H:%M:%SZ").to_string()
-}
-
 /// Shows one saga, or tells its story.
 pub(super) async fn show(arguments: &Show, given: &config::Database, as_json: bool) -> Result<Code> {
-    let place = Place::find(given).await?;
-    let source = Source::of_database(&place).await?;
-    let id = identify(&place.store(1), &arguments.id, Kind::Saga).await?;
+    let source = Source::open(&arguments.client, given).await?;
+    let id = identify(&source, &arguments.id, Kind::Saga).await?;
     if arguments.watch {
         let code = follow::sagas(&source, &[id], None, as_json).await?;
         if as_json {
@@ -152,21 +138,8 @@ pub(super) async fn show(arguments: &Show, given: &config::Database, as_json: bo
         output::json(&saga)?;
         return Ok(Code::Ok);
     }
-    for (label, key) in
-        [("saga", "id"), ("definition", "definition"), ("state", "state"), ("event", "eventId"), ("correlation", "correlationId"), ("why", "why")]
-    {
-        if let Some(text) = saga[key].as_str() {
-            output::line(format_args!("{label:<12} {text}"))?;
-        }
-    }
-    output::line("")?;
-    let steps: Vec<_> = items(&saga["steps"])
-        .map(|step| {
-            let said = if step["error"].is_null() { &step["message"] } else { &step["error"] };
-            [text(&step["name"]), text(&step["status"]), text(&step["compensation"]), text(&step["attempts"]), text(said)]
-        })
-        .collect();
-    output::table(["STEP", "STATUS", "COMPENSATION", "ATTEMPTS", "SAID"], &steps)?;
+    head(&saga)?;
+    steps(&saga)?;
     let attempts: Vec<_> = items(&saga["attempts"])
         .map(|attempt| {
             let outcome = if attempt["outcome"].is_null() { "under way".to_owned() } else { text(&attempt["outcome"]) };
@@ -185,32 +158,127 @@ pub(super) async fn show(arguments: &Show, given: &config::Database, as_json: bo
         output::line("")?;
         output::table(["ATTEMPT OF", "ACTION", "NO", "OUTCOME", "HTTP", "FINISHED", "ERROR"], &attempts)?;
     }
+    related(&saga)?;
     Ok(Code::Ok)
 }
 
-fn items(list: &Value) -> impl Iterator<Item = &Value> {
-    list.as_array().into_iter().flatten()
+/// What the saga is and where it stands.
+fn head(saga: &Value) -> Result<()> {
+    let keys = saga["lockKeys"].as_array().map(|keys| keys.iter().map(text).collect::<Vec<_>>().join(", "));
+    let labels = [
+        ("saga", text(&saga["id"])),
+        ("definition", text(&saga["definition"])),
+        ("state", text(&saga["state"])),
+        ("event", text(&saga["eventId"])),
+        ("correlation", text(&saga["correlationId"])),
+        ("parent", text(&saga["parentId"])),
+        ("fork of", text(&saga["forkOf"])),
+        ("undoes", text(&saga["undoes"])),
+        ("locks", keys.unwrap_or_default()),
+        ("ordered", text(&saga["pendingCommand"])),
+        ("why", text(&saga["why"])),
+    ];
+    for (label, value) in labels.iter().filter(|(_, value)| !value.is_empty()) {
+        output::line(format_args!("{label:<12} {value}"))?;
+    }
+    output::line("")?;
+    Ok(())
 }
 
-fn text(value: &Value) -> String {
-    match value {
-        Value::Null => String::new(),
-        Value::String(text) => text.clone(),
-        other => other.to_string(),
+fn steps(saga: &Value) -> Result<()> {
+    let rows: Vec<_> = items(&saga["steps"])
+        .map(|step| {
+            let said = if step["error"].is_null() { &step["message"] } else { &step["error"] };
+            [
+                text(&step["name"]),
+                text(&step["status"]),
+                text(&step["compensation"]),
+                text(&step["attempts"]),
+                waits(step),
+                progress(&step["progress"]),
+                text(said),
+            ]
+        })
+        .collect();
+    output::table(["STEP", "STATUS", "COMPENSATION", "ATTEMPTS", "WAITS FOR", "PROGRESS", "SAID"], &rows)?;
+    Ok(())
+}
+
+/// What a step waits for and until when.
+fn waits(step: &Value) -> String {
+    let until = |time: &Value| if time.is_null() { String::new() } else { format!(" until {}", moment(time)) };
+    match step["wait"].as_str() {
+        Some(wait) if step["waitsFor"].is_null() => format!("{wait}{}", until(&step["waitUntil"])),
+        Some(wait) => format!("{wait} {}{}", text(&step["waitsFor"]), until(&step["waitUntil"])),
+        None if step["status"] == "backoff" || step["compensation"] == "backoff" => format!("retry{}", until(&step["dueAt"])),
+        None => String::new(),
     }
 }
 
-/// The time of day, which is what attempts differ in.
-fn clock(value: &Value) -> String {
-    value.as_str().and_then(|text| text.parse::<DateTime<Utc>>().ok()).map(|time| time.format("%H:%M:%S%.3fZ").to_string()).unwrap_or_default()
+fn progress(progress: &Value) -> String {
+    let figures = match (progress["done"].as_i64(), progress["total"].as_i64()) {
+        (Some(done), Some(total)) => format!("{done} of {total}"),
+        (Some(done), None) => done.to_string(),
+        _ => String::new(),
+    };
+    format!("{figures} {}", text(&progress["message"])).trim().to_owned()
+}
+
+/// Human tasks, orders, children and forks, where there are any.
+fn related(saga: &Value) -> Result<()> {
+    let tasks: Vec<_> = items(&saga["tasks"])
+        .map(|task| {
+            let asked = if task["prompt"].is_null() { &task["reason"] } else { &task["prompt"] };
+            [
+                text(&task["id"]),
+                text(&task["kind"]),
+                text(&task["step"]),
+                text(&task["status"]),
+                text(&task["decision"]),
+                text(&task["decidedBy"]),
+                text(asked),
+            ]
+        })
+        .collect();
+    if !tasks.is_empty() {
+        output::line("")?;
+        output::table(["TASK", "KIND", "STEP", "STATUS", "DECISION", "BY", "ABOUT"], &tasks)?;
+    }
+    let orders: Vec<_> = items(&saga["commands"])
+        .map(|order| {
+            [
+                text(&order["kind"]),
+                text(&order["step"]),
+                text(&order["requestedBy"]),
+                clock(&order["requestedAt"]),
+                text(&order["status"]),
+                text(&order["reason"]),
+                text(&order["result"]),
+            ]
+        })
+        .collect();
+    if !orders.is_empty() {
+        output::line("")?;
+        output::table(["ORDER", "STEP", "BY", "AT", "STATUS", "REASON", "RESULT"], &orders)?;
+    }
+    let children: Vec<_> = items(&saga["children"])
+        .map(|child| [text(&child["id"]), text(&child["step"]), text(&child["action"]), text(&child["definition"]), text(&child["state"])])
+        .collect();
+    if !children.is_empty() {
+        output::line("")?;
+        output::table(["CHILD", "STEP", "ACTION", "DEFINITION", "STATE"], &children)?;
+    }
+    for fork in items(&saga["forks"]) {
+        output::line(format_args!("forked as    {}", text(fork)))?;
+    }
+    Ok(())
 }
 
 /// Says why a saga waits, or why an event started nothing.
 pub(super) async fn why(arguments: &Why, given: &config::Database, as_json: bool) -> Result<Code> {
-    let place = Place::find(given).await?;
-    let store = place.checked_store().await?;
-    let id = identify(&store, &arguments.id, Kind::SagaOrEvent).await?;
-    let sentence = lookup::why(&store.client().await?, id).await?;
+    let source = Source::open(&arguments.client, given).await?;
+    let id = identify(&source, &arguments.id, Kind::SagaOrEvent).await?;
+    let sentence = source.why(id).await?;
     let sentence = sentence.ok_or_else(|| output::not_found(format!("no saga and no event has the id {id}")))?;
     if as_json {
         output::json(&json!({"id": id, "why": sentence}))?;
@@ -218,29 +286,4 @@ pub(super) async fn why(arguments: &Why, given: &config::Database, as_json: bool
         output::line(sentence)?;
     }
     Ok(Code::Ok)
-}
-
-/// The id that a text means.
-pub(super) async fn identify(store: &Store, text: &str, kind: Kind) -> Result<Uuid> {
-    let noun = if kind == Kind::Saga { "saga" } else { "saga and no event" };
-    if let Ok(id) = Uuid::parse_str(text) {
-        return Ok(id);
-    }
-    let digits = text.chars().filter(|c| *c != '-').count();
-    if digits < PREFIX_MIN {
-        return Err(output::usage(format!("{text:?} is too short: give at least {PREFIX_MIN} characters of the id")));
-    }
-    let client = store.client().await?;
-    migrate::check(&client).await?;
-    let Some(found) = lookup::by_prefix(&client, text, kind).await? else {
-        return Err(output::usage(format!("{text:?} is no id")));
-    };
-    match found.as_slice() {
-        [] => Err(output::not_found(format!("no {noun} has an id that begins with {text}"))),
-        [only] => Ok(*only),
-        several => {
-            let list: Vec<String> = several.iter().map(|id| format!("  {id}")).collect();
-            Err(output::usage(format!("several ids begin with {text}:\n{}", list.join("\n"))))
-        }
-    }
 }

@@ -13,6 +13,7 @@ use crate::core::definition_file::{self, File};
 use crate::core::payload::Payload;
 use crate::store::Store;
 use crate::store::events::{self, NewEvent};
+use crate::store::lookup;
 use crate::store::read::ReadStore;
 
 /// The one or the other.
@@ -107,7 +108,21 @@ impl Source {
         document.ok_or_else(|| output::not_found(format!("no saga has the id {id}")))
     }
 
-    /// The same, as far as its story goes.
+    /// One sentence about a saga or an event; `None` for an id that nothing has.
+    pub async fn why(&self, id: Uuid) -> Result<Option<String>> {
+        match self {
+            Self::Database { store, .. } => Ok(lookup::why(&store.client().await?, id).await?),
+            Self::Server(remote) => {
+                let document = match remote.get(&format!("/v1/sagas/{id}")).await? {
+                    None => remote.get(&format!("/v1/events/{id}")).await?,
+                    saga => saga,
+                };
+                Ok(document.map(|document| document["why"].as_str().unwrap_or_default().to_owned()))
+            }
+        }
+    }
+
+    /// A saga, as far as its story goes.
     pub async fn record(&self, id: Uuid) -> Result<Record> {
         serde_json::from_value(self.saga(id).await?).map_err(|error| anyhow!("the saga {id} cannot be read: {error}"))
     }

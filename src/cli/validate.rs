@@ -21,7 +21,7 @@ pub(super) struct Validate {
 /// Arguments of `schema`.
 #[derive(Args, Debug)]
 pub(super) struct Schema {
-    /// Kind of file: saga or services
+    /// Kind of file: saga, services or scenario
     #[arg(value_name = "KIND")]
     kind: String,
 }
@@ -73,7 +73,7 @@ pub(super) fn short(revision: &str) -> &str {
 /// Prints the JSON Schema of a kind of file.
 pub(super) fn schema(arguments: &Schema) -> Result<Code> {
     let Some(schema) = definition_file::schema(&arguments.kind) else {
-        return Err(output::usage(format!("there is no schema of {:?}: saga and services have one", arguments.kind)));
+        return Err(output::usage(format!("there is no schema of {:?}: saga, services and scenario have one", arguments.kind)));
     };
     output::json(&schema)?;
     Ok(Code::Ok)

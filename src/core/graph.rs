@@ -31,7 +31,7 @@ fn undo(step: &Step) -> Option<String> {
         (Some(compensate), _) => Some(match &compensate.undo {
             Undo::Call(call) => address(call),
             Undo::Sql(sql) => format!("{}()", sql.function),
-            Undo::Event => "saga.compensate, acknowledged".to_owned(),
+            Undo::Event => "event saga.compensate".to_owned(),
         }),
         (None, Work::Saga(_)) => Some("undoes itself".to_owned()),
         (None, _) => None,

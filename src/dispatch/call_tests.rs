@@ -17,7 +17,7 @@ use crate::core::service::HeaderSource;
 pub(in crate::dispatch) const NOW: i64 = 1_700_000_000;
 
 pub(in crate::dispatch) fn options() -> Options {
-    Options { issuer: "hms-orch".into(), signer: Signer::ephemeral(Algorithm::EdDsa).expect("key"), user_agent: "hms-orch/0.1.0".into() }
+    Options { issuer: "https://orch.example".into(), signer: Signer::ephemeral(Algorithm::EdDsa).expect("key"), user_agent: "hms-orch/0.1.0".into() }
 }
 
 pub(in crate::dispatch) fn dispatcher(url: &str) -> Dispatcher {
@@ -120,8 +120,12 @@ async fn every_promised_header_is_sent_once() {
         stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n").await.expect("write");
         request
     });
-    let call = StepCall { headers: vec![("X-Own".into(), "definition".into()), ("X-Tenant".into(), "a".into())], ..call() };
-    let reply = dispatcher.call_with_callback(&call, Some("https://orch.example/v1/callbacks/t"), NOW).await;
+    let call = StepCall {
+        headers: vec![("X-Own".into(), "definition".into()), ("X-Tenant".into(), "a".into())],
+        callback_token: Some("t".into()),
+        ..call()
+    };
+    let reply = dispatcher.call(&call, NOW).await;
     assert!(matches!(reply, Reply::Answered { status: 204, body: Some(ref body), .. } if body.is_empty()), "{reply:?}");
     let (head, body) = served.await.expect("served");
     let mut lines = head.lines();

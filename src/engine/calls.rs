@@ -41,7 +41,7 @@ async fn make(worker: &Arc<Worker>, call: &StepCall) -> Reply {
     worker.lease.fresh().await;
     worker.vitals.slots_used.fetch_add(1, Ordering::Relaxed);
     let began = Instant::now();
-    let (reply, sign) = worker.dispatcher.make(call, None, worker.clock.now().unix_seconds()).await;
+    let (reply, sign) = worker.dispatcher.make(call, worker.clock.now().unix_seconds()).await;
     worker.vitals.slots_used.fetch_sub(1, Ordering::Relaxed);
     measures::call(&call.service, &reply, began.elapsed());
     worker.breakers.report(worker, &call.service, probe, sign, reply).await

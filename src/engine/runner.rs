@@ -46,10 +46,6 @@ pub enum Message {
     Owned(Box<Live>),
     /// Something happened to a saga.
     Happened(Uuid, Occurrence),
-    /// A write could not be stored: the saga as the database has it, the attempt that led to it, and why.
-    Reloaded(Box<Loaded>, Arc<Deployed>, Option<(usize, Action, u32)>, String),
-    /// Lets go of a saga that cannot be helped here.
-    Forget(Uuid),
     /// Sagas that wait for a parked service may try it again: all of them, or one that probes it.
     Reopened {
         /// Its name.
@@ -57,6 +53,10 @@ pub enum Message {
         /// All of them.
         all: bool,
     },
+    /// A write could not be stored: the saga as the database has it, the attempt that led to it, and why.
+    Reloaded(Box<Loaded>, Arc<Deployed>, Option<(usize, Action, u32)>, String),
+    /// Lets go of a saga that cannot be helped here.
+    Forget(Uuid),
     /// What others had to say to sagas that are owned here.
     Said(Vec<InputRow>),
     /// Which of these sagas, that the table says are this worker's, are not here.
@@ -132,9 +132,9 @@ impl Runner {
         match message {
             Message::Owned(live) => self.own(*live),
             Message::Happened(id, occurrence) => self.happen(id, occurrence),
+            Message::Reopened { service, all } => self.reopen(&service, all),
             Message::Reloaded(loaded, deployed, cause, reason) => self.mend(*loaded, &deployed, cause, &reason),
             Message::Forget(id) => self.forget(id),
-            Message::Reopened { service, all } => self.reopen(&service, all),
             Message::Said(inputs) => {
                 for said in inputs {
                     self.say(said);
@@ -150,9 +150,9 @@ impl Runner {
 
     fn own(&mut self, mut live: Live) {
         let id = live.saga.id;
+        let fresh_start = live.saga.state == SagaState::Running && live.rev == 0 && live.epoch == 0;
         let now = self.worker.clock.now();
         live.unpark(now, |service| self.worker.breakers.wants(service, now));
-        let fresh_start = live.saga.state == SagaState::Running && live.rev == 0 && live.epoch == 0;
         if self.sagas.insert(id, live).is_some() {
             // It was let go of, and claimed again before the answer came: it is one saga, not two.
             self.worker.let_go();
@@ -176,14 +176,14 @@ impl Runner {
         }
     }
 
-    /// Steps that wait for a service are tried again.
+    /// Tells sagas that wait for a service to try it again.
     fn reopen(&mut self, service: &str, all: bool) {
         if self.stopping {
             return;
         }
         let waiting = self.sagas.iter().filter(|(_, live)| live.parked_at().any(|parked| parked == service)).map(|(id, _)| *id);
-        let waiting: Vec<Uuid> = if all { waiting.collect() } else { waiting.take(1).collect() };
-        for id in waiting {
+        let ids: Vec<Uuid> = if all { waiting.collect() } else { waiting.take(1).collect() };
+        for id in ids {
             self.happen(id, Occurrence::Reopened(service.to_owned()));
         }
     }

@@ -3,30 +3,26 @@
 use axum::extract::{Request, State};
 use axum::{Extension, Json};
 use chrono::{DateTime, Utc};
-use serde::{Deserialize, Serialize};
+use serde::Deserialize;
 use utoipa::ToSchema;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
-use uuid::Uuid;
 
 use super::auth::Caller;
 use super::problem::{Document, Problem};
 use super::{AppState, body, orders};
 use crate::core::saga::SagaState;
-use crate::store::orders::{self as commands, By, Receipt, Verb};
+use crate::store::bulk::{self, Bulk, LIMIT, Outcome};
+use crate::store::orders::{By, Verb};
 use crate::store::read::sagas;
 
 /// Sagas of one request unless said.
 const DEFAULT: u32 = 1000;
-/// And at most: all of them are ordered within one request.
-const LIMIT: u32 = 5000;
-/// Counting further would scan the table.
-const COUNT_MAX: u32 = 100_000;
 
 /// An order to many.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub(super) struct Bulk {
+pub(super) struct BulkOrder {
     /// Why; kept with every command. A dry run does without.
     reason: Option<String>,
     /// The step to retry or to skip.
@@ -85,7 +81,6 @@ impl Filter {
             definition: self.definition,
             correlation_id: self.correlation_id,
             lock_key: self.lock_key,
-            unfinished: true,
             since: self.started_after,
             until: self.started_before,
             ..sagas::Filter::default()
@@ -93,30 +88,8 @@ impl Filter {
     }
 }
 
-/// What became of an order to many.
-#[derive(Debug, Serialize, ToSchema)]
-#[serde(rename_all = "camelCase")]
-pub struct Outcome {
-    /// Whether nothing was ordered.
-    dry_run: bool,
-    /// How many sagas match, counted up to 100000.
-    count: i64,
-    /// Those that the order was for, oldest first.
-    ids: Vec<Uuid>,
-    /// Whether more match than that: ask again.
-    more: bool,
-    /// Orders that were carried out.
-    applied: usize,
-    /// Orders that were refused.
-    refused: usize,
-    /// Orders that no worker has come to within two seconds.
-    pending: usize,
-    /// Each of them; empty in a dry run.
-    items: Vec<Receipt>,
-}
-
-async fn bulk(state: AppState, caller: Caller, verb: Verb, request: Request) -> Result<Json<Outcome>, Problem> {
-    let Bulk { reason, step, filter, dry_run, limit } = body::read(request).await?;
+async fn order(state: AppState, caller: Caller, verb: Verb, request: Request) -> Result<Json<Outcome>, Problem> {
+    let BulkOrder { reason, step, filter, dry_run, limit } = body::read(request).await?;
     let reason = if dry_run { String::new() } else { orders::reason("reason", reason)? };
     if step.is_some() && !verb.takes_step() {
         return Err(Problem::malformed(format!("{} is about whole sagas: it takes no step", verb.as_str())).at("/step"));
@@ -125,25 +98,15 @@ async fn bulk(state: AppState, caller: Caller, verb: Verb, request: Request) -> 
     if !(1..=LIMIT).contains(&limit) {
         return Err(Problem::malformed(format!("limit is 1 to {LIMIT}")).at("/limit"));
     }
-    let filter = filter.read()?;
-    let count = state.read.count_sagas(&filter, COUNT_MAX).await?;
-    let ids = state.read.saga_ids(&filter, limit).await?;
-    let mut items = Vec::new();
-    if !dry_run {
-        let given = commands::order(&state.store, By::Named(&caller.name), verb, &ids, step.as_deref(), &reason).await?;
-        items = commands::settled(&state.store, &given, orders::PATIENCE).await?;
-    }
-    let with = |status: &str| items.iter().filter(|receipt| receipt.status == status).count();
-    let (applied, refused, pending) = (with("applied"), with("refused"), with("pending"));
-    let more = usize::try_from(count).unwrap_or(usize::MAX) > ids.len();
-    Ok(Json(Outcome { dry_run, count, ids, more, applied, refused, pending, items }))
+    let bulk = Bulk { verb, filter: filter.read()?, step: step.as_deref(), reason: &reason, dry_run, limit };
+    Ok(Json(bulk::order(&state.store, &state.read, By::Named(&caller.name), bulk, orders::PATIENCE).await?))
 }
 
 /// One handler for each order: they differ in their words only.
 macro_rules! bulk_orders {
     ($($name:ident, $verb:ident, $path:tt, $what:tt;)*) => {$(
         #[doc = $what]
-        #[utoipa::path(post, path = $path, tag = "orders", request_body = Bulk,
+        #[utoipa::path(post, path = $path, tag = "orders", request_body = BulkOrder,
             responses((status = 200, description = "What became of each", body = Outcome),
                       (status = 400, description = "Without a reason or a filter", body = Document)))]
         pub(super) async fn $name(
@@ -151,7 +114,7 @@ macro_rules! bulk_orders {
             Extension(caller): Extension<Caller>,
             request: Request,
         ) -> Result<Json<Outcome>, Problem> {
-            bulk(state, caller, Verb::$verb, request).await
+            order(state, caller, Verb::$verb, request).await
         }
     )*};
 }

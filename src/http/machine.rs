@@ -93,7 +93,8 @@ pub(super) async fn get_jwks(State(state): State<AppState>) -> Result<Response, 
     responses((status = 200, body = Value, content_type = "application/schema+json"), (status = 404, body = Document)))]
 pub(super) async fn get_schema(Path(file): Path<String>) -> Result<Response, Problem> {
     let schema = file.strip_suffix(".json").and_then(definition_file::schema);
-    let schema = schema.ok_or_else(|| Problem::not_found(format!("there is no schema {file}; there are saga.json and services.json")))?;
+    let schema =
+        schema.ok_or_else(|| Problem::not_found(format!("there is no schema {file}; there are saga.json, services.json and scenario.json")))?;
     let headers = [(header::CONTENT_TYPE, "application/schema+json"), (header::CACHE_CONTROL, "public, max-age=300")];
     Ok((headers, schema.to_string()).into_response())
 }

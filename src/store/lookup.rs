@@ -14,6 +14,8 @@ pub enum Kind {
     Saga,
     /// Sagas and events.
     SagaOrEvent,
+    /// Human tasks.
+    Task,
 }
 
 /// Ids that begin with these hexadecimal digits, at most five. `None` where the text cannot begin an id.
@@ -24,6 +26,7 @@ pub async fn by_prefix(client: &Client, prefix: &str, kind: Kind) -> Result<Opti
     let Some((low, high)) = range(prefix) else { return Ok(None) };
     let sql = match kind {
         Kind::Saga => "select id from syncor.saga where id between $1 and $2 order by id limit $3",
+        Kind::Task => "select id from syncor.human_tasks where id between $1 and $2 order by id limit $3",
         Kind::SagaOrEvent => {
             "select id from (select id from syncor.saga where id between $1 and $2
                              union select id from syncor.events where id between $1 and $2) found order by id limit $3"

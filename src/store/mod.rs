@@ -10,6 +10,7 @@ use deadpool_postgres::{Manager, ManagerConfig, Pool, RecyclingMethod, Timeouts}
 use tokio_postgres::error::SqlState;
 
 pub mod breaker;
+pub mod bulk;
 pub mod callbacks;
 pub mod claim;
 pub mod commit;

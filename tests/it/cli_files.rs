@@ -64,6 +64,73 @@ async fn deploying_comes_before_up_and_is_all_or_nothing() {
 }
 
 #[tokio::test]
+async fn revisions_are_compared_retired_and_activated() {
+    let db = db::empty_database().await;
+    let folder = tempfile::tempdir().unwrap();
+    let id = "dol.benefit.increase.v1";
+    let path = file(folder.path(), "saga.yaml", SAGA);
+    orch(&db.url, &["deploy", &path]).await.expect(0);
+    orch(&db.url, &["definitions", id, "--diff"]).await.expect(4);
+    file(folder.path(), "saga.yaml", &SAGA.replace("attempts: 3", "attempts: 4"));
+    orch(&db.url, &["deploy", &path]).await.expect(0);
+    let run = orch(&db.url, &["definitions", id, "--diff"]).await.expect(0);
+    let lines: Vec<&str> = run.stdout.lines().collect();
+    assert!(lines[0].starts_with("--- dol.benefit") && lines[0].ends_with("retired)") && lines[1].starts_with("+++ dol.benefit"), "{lines:?}");
+    assert_eq!(lines[2..], ["~ retry.attempts: 3 -> 4"]);
+    let list = orch(&db.url, &["definitions", id, "--json"]).await.expect(0).json();
+    let old = list[1]["revision"].as_str().unwrap();
+    let diff = orch(&db.url, &["definitions", id, "--diff", &old[..10], "--json"]).await.expect(0).json();
+    assert_eq!(diff["changes"], json!([{"path": "retry.attempts", "before": 3, "after": 4}]));
+    orch(&db.url, &["definitions", id, "--diff", "other.v1"]).await.expect(4);
+
+    let run = orch(&db.url, &["activate", id, "--revision", &old[..10], "--reason", "it worked"]).await.expect(0);
+    assert!(run.stdout.starts_with("activated dol.benefit.increase.v1 (revision ") && run.stdout.contains("replaced)"), "{}", run.stdout);
+    orch(&db.url, &["activate", id, "--revision", "zz"]).await.expect(4);
+    let run = orch(&db.url, &["retire", id]).await.expect(0);
+    assert_eq!(run.stdout, "retired dol.benefit.increase.v1: sagas under way finish with it\n");
+    let run = orch(&db.url, &["retire", id, "--json"]).await.expect(0).json();
+    assert_eq!(run, json!([{"id": id, "state": "retired", "unchanged": true}]));
+    orch(&db.url, &["retire", "nothing"]).await.expect(4);
+}
+
+#[tokio::test]
+async fn files_are_looked_over_together() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().to_str().unwrap();
+    let saga = |id: &str, trigger: &str, emit: &str| {
+        format!("id: {id}\ntrigger: {trigger}\nsteps:\n  - {{name: one, call: \"s:/a\", compensate: \"s:/b\"}}\n  - {{name: two, emit: {emit}}}\n")
+    };
+    file(folder.path(), "a.yaml", &saga("a.v1", "x", "y"));
+    file(folder.path(), "b.yaml", &saga("b.v1", "y", "x"));
+    let run = orch(NOWHERE, &["validate", path]).await.expect(0);
+    assert!(run.stderr.contains("these sagas start each other again, and again: a.v1 > b.v1 > a.v1"), "{}", run.stderr);
+    assert!(run.stderr.contains("b.yaml:4:17") && run.stderr.contains("neither has a `lock`"), "{}", run.stderr);
+    let found = orch(NOWHERE, &["validate", path, "--json"]).await.expect(0).json();
+    assert_eq!((&found["valid"], found["problems"].as_array().unwrap().len()), (&json!(true), 2));
+
+    file(folder.path(), "c.yaml", "id: c.v1\ntrigger: x\nsteps: [{name: one, saga: d.v1}]\n");
+    file(folder.path(), "d.yaml", "id: d.v1\ntrigger: x\nsteps: [{name: one, saga: c.v1}]\n");
+    let run = orch(NOWHERE, &["validate", path]).await.expect(3);
+    assert!(run.stdout.contains("sagas run each other in a circle: c.v1 > d.v1 > c.v1"), "{}", run.stdout);
+}
+
+#[tokio::test]
+async fn a_saga_is_drawn() {
+    let folder = tempfile::tempdir().unwrap();
+    let one = file(folder.path(), "one.yaml", SAGA);
+    let chart = orch(NOWHERE, &["graph", &one]).await.expect(0);
+    assert!(chart.stdout.starts_with("flowchart TD\n") && chart.stdout.contains("recalc_payments"), "{}", chart.stdout);
+    let picture = orch(NOWHERE, &["graph", &one, "--format", "svg"]).await.expect(0);
+    assert!(picture.stdout.starts_with("<svg ") && picture.stdout.ends_with("</svg>\n"), "{}", picture.stdout);
+    let two = file(folder.path(), "two.yaml", &format!("{SAGA}---\n{}", SAGA.replace("increase.v1", "increase.v2")));
+    orch(NOWHERE, &["graph", &two]).await.expect(2);
+    orch(NOWHERE, &["graph", &two, "--id", "dol.benefit.increase.v2"]).await.expect(0);
+    orch(NOWHERE, &["graph", &two, "--id", "nothing"]).await.expect(4);
+    let broken = file(folder.path(), "broken.yaml", "id: x\n");
+    orch(NOWHERE, &["graph", &broken]).await.expect(3);
+}
+
+#[tokio::test]
 async fn init_writes_what_is_valid_and_never_overwrites() {
     let folder = tempfile::tempdir().unwrap();
     let path = folder.path().join("mine");

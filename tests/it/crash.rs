@@ -11,7 +11,7 @@ use crate::support::process::Process;
 use crate::support::saga::{count, ended, publish, saga_of};
 use crate::support::stub::{Answer, Stub};
 use crate::support::worker::deploy;
-use crate::support::{db, until};
+use crate::support::{db, invariants, until};
 
 const ALIVE: &str = "select count(*) from syncor.workers where state = 'alive'";
 
@@ -51,6 +51,7 @@ async fn nothing_lost_nothing_twice(client: &Client, stub: &Stub) {
         assert_eq!(intents.get(&key), Some(&call.fence()), "a call without a committed intent: {key:?}");
         assert!(seen.insert(key.clone()), "an attempt was called twice: {key:?}");
     }
+    invariants::hold(client, &stub.journal()).await;
 }
 
 #[tokio::test(flavor = "multi_thread")]

@@ -1,7 +1,7 @@
 //! Deploying: all or nothing, one revision active, every change recorded.
 
 use serde_json::{Value, json};
-use syncor::store::definitions::{Deployed, NewDefinition, Order, Outcome, active, active_services, by_no, deploy, retire};
+use syncor::store::definitions::{Deployed, NewDefinition, Order, Outcome, activate, active, active_services, by_no, deploy, retire};
 use syncor::store::dsn::Dsn;
 use syncor::store::{Error, Options, Store};
 
@@ -98,6 +98,71 @@ async fn a_service_in_two_files_undoes_the_whole_deployment() {
     let empty = json!({"services": {}});
     deploy(&store, &[services("two", "r", &second), services("one", "r2", &empty)], ORDER).await.unwrap();
     assert_eq!(active_services(&client).await.unwrap(), ["mail", "pay"]);
+}
+
+#[tokio::test]
+async fn the_names_of_the_steps_are_kept_in_flat_order() {
+    let db = db::database().await;
+    let source = json!({"steps": [{"name": "a"}, [{"parallel": true}, {"name": "b"}], {"parallel": true, "steps": [{"name": "c", "saga": "x.v1"}]}]});
+    deploy(&store(&db.url), &[saga("a.b.v1", 1, "r", &source)], ORDER).await.unwrap();
+    let client = connect(&db.url).await;
+    let steps: Vec<String> = client.query_one("select steps from syncor.definition", &[]).await.unwrap().get(0);
+    assert_eq!(steps, ["a", "b", "c"]);
+    let by_sql: Vec<String> = client.query_one("select syncor.step_names(source) from syncor.definition", &[]).await.unwrap().get(0);
+    assert_eq!(by_sql, steps, "the migration of older rows finds the same");
+}
+
+#[tokio::test]
+async fn sagas_that_run_each_other_in_a_circle_or_too_deep_are_refused() {
+    let db = db::database().await;
+    let store = store(&db.url);
+    let runs = |child: &str| json!({"steps": [{"name": "a", "saga": child}]});
+    let refused = |result: Result<Vec<Deployed>, Error>| match result {
+        Err(Error::Refused(text)) => text,
+        other => panic!("not refused: {other:?}"),
+    };
+    let (one, two, none) = (runs("b.v1"), runs("a.v1"), json!({"steps": []}));
+    deploy(&store, &[saga("a.v1", 1, "r", &one)], ORDER).await.unwrap();
+    let text = refused(deploy(&store, &[saga("b.v1", 1, "r", &two)], ORDER).await);
+    assert_eq!(text, "sagas run each other in a circle: a.v1 > b.v1 > a.v1; no saga would ever end");
+    // With the other side mended in the same deployment it is none.
+    deploy(&store, &[saga("b.v1", 1, "r", &two), saga("a.v1", 1, "r2", &none)], ORDER).await.unwrap();
+    match activate(&store, "saga", "a.v1", Some("r"), ORDER).await {
+        Err(Error::Refused(text)) => assert!(text.contains("revisions of a.v1 begin so"), "{text}"),
+        other => panic!("not refused: {other:?}"),
+    }
+    let back = deploy(&store, &[saga("a.v1", 1, "r", &one)], ORDER).await;
+    assert!(refused(back).contains("circle"), "an old revision closes it as well");
+
+    let sources: Vec<Value> = (0..9).map(|n| runs(&format!("s{}.v1", n + 1))).collect();
+    let ids: Vec<String> = (0..9).map(|n| format!("s{n}.v1")).collect();
+    for n in (1..9).rev() {
+        deploy(&store, &[saga(&ids[n], 1, "r", &sources[n])], ORDER).await.unwrap();
+    }
+    let text = refused(deploy(&store, &[saga(&ids[0], 1, "r", &sources[0])], ORDER).await);
+    assert!(text.starts_with("sagas run sagas 9 deep, at most 8 are allowed: s0.v1 > s1.v1 >"), "{text}");
+}
+
+#[tokio::test]
+async fn an_older_revision_is_put_in_force_again() {
+    let db = db::database().await;
+    let store = store(&db.url);
+    let (one, two) = (json!({"steps": [1]}), json!({"steps": [2]}));
+    for (revision, source) in [("0aa", &one), ("0bb", &two)] {
+        deploy(&store, &[saga("a.b.v1", 1, revision, source)], ORDER).await.unwrap();
+    }
+    let done = activate(&store, "saga", "a.b.v1", Some("0a"), ORDER).await.unwrap().unwrap();
+    assert_eq!((done.revision.as_str(), done.unchanged, done.replaced.as_deref()), ("0aa", false, Some("0bb")));
+    assert!(activate(&store, "saga", "a.b.v1", Some("0a"), ORDER).await.unwrap().unwrap().unchanged);
+    assert_eq!(activate(&store, "saga", "a.b.v1", Some("ff"), ORDER).await.unwrap(), None);
+    retire(&store, "saga", "a.b.v1", ORDER).await.unwrap();
+    let newest = activate(&store, "saga", "a.b.v1", None, ORDER).await.unwrap().unwrap();
+    assert_eq!((newest.revision.as_str(), newest.replaced), ("0bb", None));
+    let client = connect(&db.url).await;
+    assert_eq!(active(&client).await.unwrap().1[0].source, two);
+    let results = client.query("select result from syncor.command where result like 'activated%' order by id", &[]).await.unwrap();
+    let results: Vec<String> = results.iter().map(|row| row.get(0)).collect();
+    assert_eq!(results, ["activated 0aa in place of 0bb", "activated 0bb"]);
 }
 
 #[tokio::test]

@@ -8,7 +8,7 @@ use crate::support::api::Api;
 
 /// The route with something in place of its parameters.
 fn concrete(path: &str) -> String {
-    path.replace("{id}", "018f0000-0000-7000-8000-000000000001").replace("{file}", "saga.json").replace("{code}", "conflict")
+    path.replace("{id}", "018f0000-0000-7000-8000-000000000001").replace("{file}", "saga.json").replace("{code}", "conflict").replace("{token}", "x")
 }
 
 #[tokio::test]

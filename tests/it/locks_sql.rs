@@ -112,6 +112,19 @@ async fn a_child_works_under_the_locks_of_its_root_and_under_no_others() {
     assert_eq!(count(&client, "select count(*) from syncor.lock_ticket").await, 2);
 }
 
+#[tokio::test]
+async fn a_transaction_that_sees_an_old_queue_is_refused() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let [first, second] = sagas(&client).await;
+    let mut other = db::connect(&db.url).await;
+    let open = other.build_transaction().isolation_level(tokio_postgres::IsolationLevel::RepeatableRead).start().await.unwrap();
+    open.query("select * from syncor.object_locks", &[]).await.unwrap();
+    assert_eq!(take(&client, first, None, &["a"]).await, "held");
+    let refused = open.query_one("select syncor.take_locks($1, null, array['a'])", &[&second]).await.unwrap_err();
+    assert_eq!(refused.code().unwrap().code(), "25000", "its snapshot shows a free key");
+}
+
 /// Keys that overlap in every way: alone, in chains, in a ring.
 const KEY_SETS: [&[&str]; 5] = [&["a"], &["a", "b"], &["b", "c"], &["c", "a"], &["d", "b", "a"]];
 const SESSIONS: usize = 8;

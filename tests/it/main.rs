@@ -6,10 +6,12 @@ mod support;
 
 // What the contract promises, seen from outside.
 mod acceptance;
-// Services that are down, come back, are paused.
-mod breaker;
 // Callback tokens in the database: one end, told once.
 mod callbacks_sql;
+// Services that are down, come back, are paused.
+mod breaker;
+// Real sagas, captured as scenarios that pass.
+mod capture;
 // Files on the command line: validated, deployed, begun with.
 mod async_steps;
 mod children;
@@ -18,6 +20,8 @@ mod cli_files;
 mod cli_server;
 // Workers and Postgres, killed for real.
 mod crash;
+// Callbacks over HTTP: the token is the authority.
+mod callbacks;
 // Deploying: all or nothing, revisions that never change.
 mod definitions;
 // The demo's services on real tables.
@@ -54,11 +58,17 @@ mod locks_sql;
 mod migrations;
 // Orders, decisions and forks in SQL.
 mod operators_sql;
+// Orders over SQL, HTTP and on the command line.
+mod orders;
+// Orders to all sagas that match.
+mod orders_bulk;
 // What one publisher suffers, the others do not notice.
 mod publishing;
 // A dump restored elsewhere.
 mod restore;
 // Sagas from event to end, with every kind of failure.
 mod sagas;
+// Human tasks: two officers, forms, decisions.
+mod tasks;
 // Uninstalling leaves nothing behind.
 mod uninstall;

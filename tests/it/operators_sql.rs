@@ -249,6 +249,25 @@ async fn a_fork_runs_again_what_is_not_done_any_more() {
 }
 
 #[tokio::test]
+async fn a_fork_of_a_child_leaves_the_key_of_its_event_alone() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let definition = plant::definition(&client, "test.saga.v1", &["s1"]).await;
+    let top = plant::saga(&client, definition, "state = 'running'").await;
+    let child = plant::saga(&client, definition, "").await;
+    let same_event = "event_id = (select event_id from syncor.saga where id = '$top'), parent_id = '$top', parent_seq = 0, parent_action = 'do'";
+    plant::put(&client, &format!("update syncor.saga set {} where id = '{child}'", same_event.replace("$top", &top.to_string()))).await;
+    client
+        .batch_execute(&format!("insert into syncor.saga_key select 'test.saga', event_id::text, id from syncor.saga where id = '{top}'"))
+        .await
+        .unwrap();
+    end(&client, child, "failed").await;
+    assert_eq!(order(&client, &format!("select syncor.fork('{child}', null, 'again')")).await.status, "applied");
+    let kept: Uuid = client.query_one("select saga_id from syncor.saga_key", &[]).await.unwrap().get(0);
+    assert_eq!(kept, top);
+}
+
+#[tokio::test]
 async fn of_two_forks_at_once_one_starts() {
     let db = db::database().await;
     let admin = db::connect(&db.url).await;

@@ -4,11 +4,10 @@ use std::time::Duration;
 
 use serde_json::json;
 
-use crate::support::invariants::hold;
 use crate::support::saga::{count, ended, publish, saga_of};
 use crate::support::stub::{Answer, Stub};
 use crate::support::worker::{Worker, deploy};
-use crate::support::{db, until};
+use crate::support::{db, invariants, until};
 
 #[tokio::test]
 async fn a_saga_runs_its_steps_in_order_and_completes() {
@@ -29,7 +28,7 @@ async fn a_saga_runs_its_steps_in_order_and_completes() {
     assert_eq!(journal[1].body["data"], json!({"n": 1}));
     assert_eq!(journal[1].body["steps"], json!({"s1": {"context": {}}}));
     assert_eq!(count(&client, "select count(*) from syncor.events where type = 'saga.completed'").await, 1);
-    hold(&client, &stub.journal()).await;
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 /// One way to fail, and what it means.
@@ -58,6 +57,7 @@ async fn a_failure_at_any_step_undoes_the_steps_before_it_in_reverse() {
     const STEPS: usize = 3;
     let db = db::database().await;
     let client = db::connect(&db.url).await;
+    let mut journal = Vec::new();
     for failure in &FAILURES {
         for k in 1..=STEPS {
             let stub = Stub::start().await;
@@ -85,8 +85,10 @@ async fn a_failure_at_any_step_undoes_the_steps_before_it_in_reverse() {
             let told: i64 = client.query_one(failed, &[&saga.id]).await.unwrap().get(0);
             assert_eq!(told, 1);
             worker.stop().await;
+            journal.extend(stub.journal());
         }
     }
+    invariants::hold(&client, &journal).await;
 }
 
 #[tokio::test]
@@ -104,7 +106,6 @@ async fn an_undo_that_fails_for_good_waits_for_a_human() {
     assert_eq!(stub.paths(), ["/s1", "/s2", "/s3", "/u2"], "earlier steps wait for the human");
     let why: String = client.query_one("select syncor.why($1)", &[&saga.id]).await.unwrap().get(0);
     assert!(why.contains("waits for a human"), "{why}");
-    hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -126,7 +127,7 @@ async fn the_same_request_starts_one_saga() {
     .await;
     assert!(why.contains("r1"), "{why}");
     assert_eq!(stub.calls(), 2);
-    hold(&client, &stub.journal()).await;
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -143,7 +144,7 @@ async fn events_that_were_there_before_any_worker_are_not_lost() {
     })
     .await;
     assert_eq!(stub.calls(), 2400);
-    hold(&client, &stub.journal()).await;
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -166,7 +167,7 @@ async fn a_reply_that_postgres_cannot_store_is_of_unknown_effect() {
     assert!(first.get::<_, String>(1).contains("cannot be stored"));
     let output: serde_json::Value = client.query_one("select output from syncor.steps where name = 's2'", &[]).await.unwrap().get(0);
     assert_eq!(output, json!({"nul": "a\u{fffd}b"}), "a NUL is replaced");
-    hold(&client, &stub.journal()).await;
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -182,7 +183,7 @@ async fn the_deadline_turns_a_saga_round_after_the_call_in_flight() {
     assert_eq!((saga.state.as_str(), saga.clean), ("failed", true));
     assert_eq!(saga.reason.as_deref(), Some("the deadline passed"));
     assert_eq!(stub.paths(), ["/s1", "/s2", "/u2", "/u1"], "what succeeded meanwhile is undone too");
-    hold(&client, &stub.journal()).await;
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -202,7 +203,7 @@ async fn a_writer_that_stays_open_delays_nobody_and_is_not_forgotten() {
     open.commit().await.unwrap();
     assert_eq!(ended(&client, early).await.state, "completed");
     assert_eq!(stub.calls(), 21);
-    hold(&client, &stub.journal()).await;
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]
@@ -225,5 +226,5 @@ async fn a_saga_that_its_worker_does_not_know_of_is_found() {
         .unwrap();
     assert_eq!(ended(&client, event).await.state, "completed");
     assert_eq!(stub.calls(), 2);
-    hold(&client, &stub.journal()).await;
+    invariants::hold(&client, &stub.journal()).await;
 }

@@ -46,6 +46,11 @@ impl Chance {
         self.below(100) >= 100 - percent
     }
 
+    /// In 0..1.
+    pub fn share(&mut self) -> f64 {
+        f64::from(self.next()) / 4_294_967_296.0
+    }
+
     pub fn one_of<T: Copy>(&mut self, all: &[T]) -> T {
         all[self.place(all.len())]
     }

@@ -216,6 +216,18 @@ fn tree(chance: &mut Chance, size: usize, depth: usize, steps: &mut Vec<StepPlan
 }
 
 impl Tree {
+    /// Changes `max` and `waits` of every group.
+    pub fn each_fan(&mut self, change: fn(&mut usize, &mut bool)) {
+        match self {
+            Self::Leaf(_) => {}
+            Self::Chain(parts) => parts.iter_mut().for_each(|part| part.each_fan(change)),
+            Self::Fan { branches, max, waits } => {
+                change(max, waits);
+                branches.iter_mut().for_each(|branch| branch.each_fan(change));
+            }
+        }
+    }
+
     fn node(&self) -> Node {
         let nodes = |parts: &[Self]| parts.iter().map(Self::node).collect();
         match self {

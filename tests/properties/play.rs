@@ -53,7 +53,7 @@ pub struct Play<'a> {
     tasks: BTreeSet<(usize, &'static str)>,
     beats: BTreeMap<usize, i64>,
     seen: &'a mut Seen,
-    story: Vec<String>,
+    tell: bool,
 }
 
 /// Plays a case to its end.
@@ -74,15 +74,9 @@ pub fn play(stage: &Stage, chance: &mut Chance, engine: Engine<'_>, judges: Judg
         tasks: BTreeSet::new(),
         beats: BTreeMap::new(),
         seen,
-        story: Vec::new(),
+        tell,
     };
-    let played = play.run(chance);
-    if tell {
-        for line in &play.story {
-            println!("{line}");
-        }
-    }
-    played
+    play.run(chance)
 }
 
 impl Play<'_> {
@@ -247,9 +241,6 @@ impl Play<'_> {
             self.saga.steps[*seq].fence = self.fence;
         }
         let turn = Turn::of(&advance);
-        if let (Told::Decision { seq: Some(seq), kind, .. }, Some("applied")) = (told, turn.answer) {
-            self.tasks.remove(&(seq, kind));
-        }
         for change in &advance.tasks {
             match change {
                 TaskChange::Open(task) => {
@@ -264,25 +255,27 @@ impl Play<'_> {
                 }
             }
         }
-        self.story.push(format!(
-            "{:>10} {told:?}{}\n           {} -> {}: {:?}\n           {}",
-            self.now,
-            if go_on { "" } else { " (stopping)" },
-            before.state.as_str(),
-            self.saga.state.as_str(),
-            turn,
-            self.saga
-                .steps
-                .iter()
-                .map(|s| format!(
-                    "{}/{}{}",
-                    s.status.as_str(),
-                    s.compensation.as_str(),
-                    s.wait.map_or(String::new(), |w| format!("({})", w.as_str()))
-                ))
-                .collect::<Vec<_>>()
-                .join(" ")
-        ));
+        if self.tell {
+            println!(
+                "{:>10} {told:?}{}\n           {} -> {}: {:?}\n           {}",
+                self.now,
+                if go_on { "" } else { " (stopping)" },
+                before.state.as_str(),
+                self.saga.state.as_str(),
+                turn,
+                self.saga
+                    .steps
+                    .iter()
+                    .map(|s| format!(
+                        "{}/{}{}",
+                        s.status.as_str(),
+                        s.compensation.as_str(),
+                        s.wait.map_or(String::new(), |w| format!("({})", w.as_str()))
+                    ))
+                    .collect::<Vec<_>>()
+                    .join(" ")
+            );
+        }
         self.seen.note(&before, &self.saga, &advance);
         if let Some(answer) = turn.answer {
             let what = match told {

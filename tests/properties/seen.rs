@@ -96,6 +96,19 @@ impl Seen {
         }
     }
 
+    /// Writes down every move that was seen: what `legal_moves.txt` is made of.
+    pub fn write_moves(&self) {
+        let mut text =
+            String::from("# Every move that one write of the machine can make, as seen in random cases: SYNCOR_WRITE_MOVES=1 writes it.\n");
+        for (kind, moves) in [("saga", &self.saga_moves), ("step", &self.step_moves), ("undo", &self.undo_moves)] {
+            for (from, to) in moves.keys() {
+                text += &format!("{kind} {from}>{to}\n");
+            }
+        }
+        let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/properties/legal_moves.txt");
+        std::fs::write(path, text).expect("a file");
+    }
+
     pub fn add(&mut self, other: Self) {
         let add = |mine: &mut Moves, theirs: Moves| theirs.into_iter().for_each(|(key, count)| *mine.entry(key).or_default() += count);
         add(&mut self.saga_moves, other.saga_moves);

@@ -21,7 +21,10 @@ macro_rules! tally {
     };
 }
 
-tally!(completed, failed, comp_failed, attempts, lost, effects, fenced, crashes, zombies, stops, unsure, late_calls, outdated, stale, moves);
+tally!(
+    completed, failed, cancelled, aborted, unclean, attempts, lost, effects, fenced, crashes, zombies, stops, unsure, late_calls, outdated, stale,
+    inputs, refused, deferred, callbacks, decisions, moves,
+);
 
 /// A mistake that a worker or the store could make; each must be found.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -38,15 +41,18 @@ pub enum Mistake {
     HearsOldAnswers,
     /// A call of an attempt gets a key of its own.
     ChangesTheKey,
+    /// An input is taken out of the store when it is read, not when its effect is written.
+    TakesInputsBeforeCommit,
 }
 
 impl Mistake {
-    pub const ALL: [Self; 6] = [
+    pub const ALL: [Self; 7] = [
         Self::WritesWithoutFence,
         Self::CallsBeforeCommit,
         Self::TakesOverWithoutLoss,
         Self::TrustsTheSecondSending,
         Self::HearsOldAnswers,
         Self::ChangesTheKey,
+        Self::TakesInputsBeforeCommit,
     ];
 }

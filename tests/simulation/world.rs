@@ -1,24 +1,26 @@
 //! Workers, a store and services on one thread. Everything that is on its way somewhere is a parcel, and chance decides which
 //! one arrives next, what is lost, and who dies when. What a worker does follows `engine::runner`.
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::Arc;
 use std::time::Duration;
 
-use syncor::core::call::{Reply, StepCall};
+use syncor::core::call::{Reply, Sending, StepCall};
 use syncor::core::definition::Definition;
 use syncor::core::event::Event;
-use syncor::core::machine::{self, Input};
-use syncor::core::outcome::Action;
-use syncor::core::payload::Payload;
-use syncor::core::saga::{Saga, SagaState};
+use syncor::core::human::{Decided, Decision};
+use syncor::core::machine::{self, Emission, Input};
+use syncor::core::order::{Answer, Order};
+use syncor::core::outcome::{Action, Class, Outcome};
+use syncor::core::saga::{Saga, SagaState, Wait};
 use syncor::core::time::Timestamp;
 use syncor::core::{reply, request};
 use uuid::Uuid;
 
 use super::chance::Chance;
+use super::plan;
 use super::service::Services;
-use super::store::{Row, Store, Write, Written};
+use super::store::{Message, Row, Store, Write, Written};
 use super::tally::{Mistake, Tally};
 
 /// Waits longer than this are not kept in memory.
@@ -36,13 +38,22 @@ struct Live {
     rev: i32,
     writing: Option<(Vec<(usize, Action)>, bool)>,
     waiting: VecDeque<Occurrence>,
+    /// Inputs that were answered since the last write: deferred ones are asked again after the next.
+    asked: BTreeSet<u64>,
 }
 
 #[derive(Debug)]
 enum Occurrence {
-    Reply { seq: usize, action: Action, attempt: u32, reply: Reply },
+    Reply {
+        seq: usize,
+        action: Action,
+        attempt: u32,
+        reply: Reply,
+    },
     Due,
     TakenOver,
+    /// There may be inputs.
+    Look,
 }
 
 /// A process. One with a tombstone that does not know it is a zombie.
@@ -93,11 +104,18 @@ enum Parcel {
         attempt: u32,
         reply: Reply,
     },
+    /// Somebody else's word for a saga.
+    Message {
+        id: Uuid,
+        message: Message,
+    },
+    /// The worker that runs a saga hears that there is an input.
+    Wake(Uuid),
 }
 
 pub struct World {
     mistake: Option<Mistake>,
-    chance: Chance,
+    pub chance: Chance,
     pub definitions: Arc<[Definition]>,
     event: Event,
     pub pinned: BTreeMap<Uuid, usize>,
@@ -108,7 +126,7 @@ pub struct World {
     missing: Vec<u32>,
     parcels: Vec<Parcel>,
     now: i64,
-    calm: bool,
+    pub calm: bool,
     next_worker: u32,
     pub tally: Tally,
 }
@@ -117,29 +135,17 @@ type Checked = Result<(), String>;
 
 impl World {
     pub fn new(seed: u64, definitions: Arc<[Definition]>, mistake: Option<Mistake>) -> Self {
-        let mut chance = Chance::new(seed);
+        let mut chance = Chance::of_seed(seed);
         let mut store = Store::new(mistake != Some(Mistake::WritesWithoutFence));
         let mut pinned = BTreeMap::new();
         for number in 1..=3 + chance.below(4) {
-            let id = Uuid::from_u128(number as u128);
-            let definition = chance.below(definitions.len());
+            let id = Uuid::from_u128(number.into());
+            let definition = chance.place(definitions.len());
             let saga = Saga::new(id, definitions[definition].steps.len());
             pinned.insert(id, definition);
             store.rows.insert(id, Row { owner: None, epoch: 0, rev: 0, next_due: Some(0), saga });
         }
-        let event = Event {
-            id: Uuid::nil(),
-            kind: "begun".to_owned(),
-            topic: "default".to_owned(),
-            source: "simulation".to_owned(),
-            subject: None,
-            data: Payload::from(serde_json::json!({"amount": 1})),
-            correlation_id: "c".to_owned(),
-            causation_id: None,
-            dedupe_key: None,
-            depth: 0,
-            created_at: Timestamp(0),
-        };
+        let event = plan::event();
         let mut world = Self {
             mistake,
             chance,
@@ -167,7 +173,7 @@ impl World {
     /// # Errors
     /// What is wrong, in words.
     pub fn run(mut self) -> Result<Tally, String> {
-        for _ in 0..100 + self.chance.below(STORM_MAX - 100) {
+        for _ in 0..100 + self.chance.place(STORM_MAX - 100) {
             self.step()?;
         }
         self.calm = true;
@@ -202,17 +208,18 @@ impl World {
         }
         let dice = self.chance.below(if self.calm { 90 } else { 100 });
         match dice {
-            0..60 if !self.parcels.is_empty() => {
-                let next = self.chance.below(self.parcels.len());
+            0..56 if !self.parcels.is_empty() => {
+                let next = self.chance.place(self.parcels.len());
                 let parcel = self.parcels.swap_remove(next);
                 return self.deliver(parcel);
             }
-            60..70 => return self.claim(),
-            70..80 => return self.ring(),
+            56..66 => return self.claim(),
+            66..76 => return self.ring(),
+            76..82 => self.people(),
             90..93 => self.crash(),
             // The rescuer notices a process that is gone.
             93..95 if !self.missing.is_empty() => {
-                let gone = self.chance.below(self.missing.len());
+                let gone = self.chance.place(self.missing.len());
                 self.store.dead.insert(self.missing.swap_remove(gone));
             }
             // It mistakes a slow one for dead: a zombie goes on.
@@ -263,15 +270,27 @@ impl World {
         let Some(worker) = self.any_worker().filter(|worker| !self.workers[worker].stopping && !self.store.dead.contains(worker)) else {
             return Ok(());
         };
-        let limit = 1 + self.chance.below(3);
+        let limit = 1 + self.chance.place(3);
         for id in self.store.claim(worker, self.now, limit) {
             let row = &self.store.rows[&id];
-            let live = Live { saga: row.saga.clone(), epoch: row.epoch, rev: row.rev, writing: None, waiting: VecDeque::new() };
+            let live =
+                Live { saga: row.saga.clone(), epoch: row.epoch, rev: row.rev, writing: None, waiting: VecDeque::new(), asked: BTreeSet::new() };
             self.memory(worker).expect("it lives").live.insert(id, live);
             let occurrence = if self.mistake == Some(Mistake::TakesOverWithoutLoss) { Occurrence::Due } else { Occurrence::TakenOver };
             self.happen(worker, id, occurrence)?;
+            self.happen(worker, id, Occurrence::Look)?;
         }
         Ok(())
+    }
+
+    /// Somebody else's word for a saga arrives; whoever runs it hears of it some time.
+    pub fn tell(&mut self, id: Uuid, message: Message) -> bool {
+        let told = self.store.tell(id, message);
+        if told {
+            self.tally.inputs += 1;
+            self.parcels.push(Parcel::Wake(id));
+        }
+        told
     }
 
     fn memory(&mut self, worker: u32) -> Option<&mut Worker> {
@@ -298,7 +317,11 @@ impl World {
             return Ok(());
         }
         let due: Vec<Uuid> = memory.live.iter().filter(|(_, live)| live.saga.next_due().is_some_and(|due| due <= now)).map(|(id, _)| *id).collect();
-        due.into_iter().try_for_each(|id| self.happen(worker, id, Occurrence::Due))
+        due.into_iter().try_for_each(|id| self.happen(worker, id, Occurrence::Due))?;
+        // A word that was missed is found by polling.
+        let told: BTreeSet<Uuid> = self.store.inputs.values().map(|(id, _)| *id).collect();
+        let told = self.workers[&worker].live.keys().filter(|id| told.contains(id)).copied().collect::<Vec<_>>();
+        told.into_iter().try_for_each(|id| self.happen(worker, id, Occurrence::Look))
     }
 
     fn happen(&mut self, worker: u32, id: Uuid, occurrence: Occurrence) -> Checked {
@@ -318,9 +341,22 @@ impl World {
         let Some(memory) = self.workers.get_mut(&worker) else { return Ok(()) };
         let stopping = memory.stopping;
         let Some(live) = memory.live.get_mut(&id) else { return Ok(()) };
+        let mut taken = None;
+        if matches!(occurrence, Occurrence::Look) {
+            let fresh = self.store.inputs.iter().find(|(number, (of, _))| *of == id && !live.asked.contains(number));
+            taken = fresh.map(|(number, (_, message))| (*number, message.clone()));
+            if taken.is_none() {
+                return Ok(());
+            }
+        }
+        let is_start = live.saga.state == SagaState::Pending && !matches!(taken, Some((_, Message::Order(_))));
+        if is_start {
+            taken = None;
+        }
         let input = match occurrence {
+            Occurrence::Look if !is_start => taken.as_ref().map_or(Input::Due, |(_, message)| input_of(message, &self.definitions[self.pinned[&id]])),
             _ if live.saga.state == SagaState::Pending => Input::Start,
-            Occurrence::Due => Input::Due,
+            Occurrence::Due | Occurrence::Look => Input::Due,
             Occurrence::TakenOver => Input::TakenOver,
             Occurrence::Reply { seq, action, attempt, reply } => {
                 let outcome = reply::judge(definition, &live.saga, &self.event, seq, action, reply);
@@ -329,16 +365,39 @@ impl World {
         };
         let before = (live.saga.state, live.saga.target);
         let decide = if stopping { machine::record } else { machine::advance };
-        let advance = decide(definition, &mut live.saga, input, now, share);
+        let mut advance = decide(definition, &self.event, &mut live.saga, input, now, share);
         self.tally.stale += u64::from(advance.stale);
-        let changed = before != (live.saga.state, live.saga.target) || !advance.steps.is_empty() || !advance.emissions.is_empty();
-        let rests = live.saga.state.is_terminal() || live.saga.state == SagaState::CompFailed;
+        let is_deferred = advance.answer == Some(Answer::Deferred);
+        self.tally.deferred += u64::from(is_deferred);
+        let refused = matches!(advance.answer, Some(Answer::Refused(_)));
+        self.tally.refused += u64::from(refused);
+        let consumed = taken.as_ref().filter(|_| !is_deferred).map(|(number, _)| *number);
+        if let Some((number, _)) = taken {
+            live.asked.insert(number);
+        }
+        // A decision that comes too late leaves its task as it is: withdrawn, or open if it is still a question.
+        let reopened = match taken {
+            Some((_, Message::Decided(seq, kind, _))) if refused && live.saga.steps[seq].task == Some(kind) => Some((seq, kind)),
+            _ => None,
+        };
+        let changed =
+            before != (live.saga.state, live.saga.target) || !advance.steps.is_empty() || !advance.emissions.is_empty() || consumed.is_some();
+        let rests = live.saga.state.is_terminal() || live.saga.next_due().is_none();
         let far = live.saga.next_due().is_some_and(|due| due.since(now) > PARK_AFTER);
-        let release = (stopping || rests || far) && live.saga.in_flight().next().is_none();
+        // What was deferred, or has not been read yet, keeps it at hand.
+        let is_told = self.store.inputs.iter().any(|(number, (of, _))| *of == id && consumed != Some(*number));
+        let release = (stopping || live.saga.state.is_terminal() || (rests || far) && !is_told) && live.saga.in_flight().next().is_none();
         if !changed && !release {
             return Ok(());
         }
-        let next_due = match (release && !rests, stopping) {
+        let consumed = consumed.filter(|number| {
+            let early = self.mistake == Some(Mistake::TakesInputsBeforeCommit);
+            if early {
+                self.store.inputs.remove(number);
+            }
+            !early
+        });
+        let next_due = match (release && !live.saga.state.is_terminal(), stopping) {
             (false, _) => None,
             (true, true) => Some(self.now),
             (true, false) => live.saga.next_due().map(|due| due.0),
@@ -354,11 +413,14 @@ impl World {
             calls: advance.calls.clone(),
             attempts: advance.attempts,
             emissions: advance.emissions,
+            tasks: std::mem::take(&mut advance.tasks),
+            consumed,
+            reopened,
         };
         if self.mistake == Some(Mistake::CallsBeforeCommit) {
             for &(seq, action) in &advance.calls {
-                let call = request::build(definition, &live.saga, &self.event, seq, action).map_err(|error| error.to_string())?;
-                self.parcels.push(Parcel::Call { worker, call: Box::new(call), seq, heard: false });
+                let call = call_of(definition, &live.saga, &self.event, seq, action)?;
+                self.parcels.push(Parcel::Call { worker, call, seq, heard: false });
             }
         }
         live.writing = Some((advance.calls, release));
@@ -370,7 +432,7 @@ impl World {
         match parcel {
             Parcel::Commit { worker, write, again } => self.commit(worker, write, again)?,
             Parcel::Ghost { worker, write } => {
-                self.store.commit(worker, &write)?;
+                self.store(worker, &write)?;
             }
             Parcel::Lookup { worker, write } => {
                 let next = match self.store.landed(worker, &write) {
@@ -387,6 +449,14 @@ impl World {
                 }
                 self.happen(worker, id, Occurrence::Reply { seq, action, attempt, reply })?;
             }
+            Parcel::Message { id, message } => {
+                self.tell(id, message);
+            }
+            Parcel::Wake(id) => {
+                if let Some(owner) = self.store.rows[&id].owner {
+                    self.happen(owner, id, Occurrence::Look)?;
+                }
+            }
         }
         Ok(())
     }
@@ -399,7 +469,7 @@ impl World {
             match fate {
                 0..5 => {}
                 5..10 => {
-                    self.store.commit(worker, &write)?;
+                    self.store(worker, &write)?;
                 }
                 // Still being executed when its sender asks whether it landed.
                 _ => self.parcels.push(Parcel::Ghost { worker, write: write.clone() }),
@@ -407,13 +477,30 @@ impl World {
             self.parcels.push(Parcel::Lookup { worker, write });
             return Ok(());
         }
-        let mut written = self.store.commit(worker, &write)?;
+        let mut written = self.store(worker, &write)?;
         // An earlier sending may have won the race against this one.
         if written == Written::Fenced && again && self.mistake != Some(Mistake::TrustsTheSecondSending) {
             written = self.store.landed(worker, &write).unwrap_or(Written::Fenced);
         }
         self.parcels.push(committed(worker, &write, written));
         Ok(())
+    }
+
+    /// A write that lands is heard by those who undo by event.
+    fn store(&mut self, worker: u32, write: &Write) -> Result<Written, String> {
+        let written = self.store.commit(worker, write)?;
+        if let Written::Done(_) = written {
+            for emission in &write.emissions {
+                if let Emission::Compensate(seq) = emission
+                    && write.saga.steps[*seq].undo_waits_for() == Some(Wait::Event)
+                {
+                    let step = &self.definitions[self.pinned[&write.id]].steps[*seq].name;
+                    self.services.undo(write.id, step);
+                    self.parcels.push(Parcel::Message { id: write.id, message: Message::Undone(*seq) });
+                }
+            }
+        }
+        Ok(written)
     }
 
     /// The worker learns what became of its write.
@@ -431,6 +518,7 @@ impl World {
             return Ok(());
         };
         live.rev += 1;
+        live.asked.clear();
         for (seq, fence) in fences {
             live.saga.steps[seq].fence = fence;
         }
@@ -440,11 +528,11 @@ impl World {
         }
         for (seq, action) in calls {
             let definition = &self.definitions[self.pinned[&id]];
-            let mut call = request::build(definition, &live.saga, &self.event, seq, action).map_err(|error| error.to_string())?;
+            let mut call = call_of(definition, &live.saga, &self.event, seq, action)?;
             if self.mistake == Some(Mistake::ChangesTheKey) && call.action == Action::Do {
                 call.idempotency_key += &call.attempt.to_string();
             }
-            self.parcels.push(Parcel::Call { worker, call: Box::new(call), seq, heard: true });
+            self.parcels.push(Parcel::Call { worker, call, seq, heard: true });
         }
         while let Some(live) = self.memory(worker).and_then(|memory| memory.live.get_mut(&id)) {
             if live.writing.is_some() {
@@ -453,7 +541,7 @@ impl World {
             let Some(occurrence) = live.waiting.pop_front() else { break };
             self.apply(worker, id, occurrence)?;
         }
-        Ok(())
+        self.happen(worker, id, Occurrence::Look)
     }
 
     /// A call is made, or its caller loses patience and it arrives later.
@@ -475,9 +563,14 @@ impl World {
         }
         let is_late = self.store.attempts.contains_key(&key);
         self.tally.late_calls += u64::from(is_late);
-        let reply = self.services.call(&call, &mut self.chance, self.calm)?;
+        let is_async = self.definitions[self.pinned[&call.saga_id]].steps[seq].asynchronous;
+        let (reply, callback) = self.services.call(&call, is_async, &mut self.chance, self.calm)?;
         if heard {
             self.parcels.push(answered(reply));
+        }
+        if let Some(good) = callback {
+            self.tally.callbacks += 1;
+            self.parcels.push(Parcel::Message { id: call.saga_id, message: Message::Callback(seq, call.action, good) });
         }
         Ok(())
     }
@@ -485,4 +578,35 @@ impl World {
 
 fn committed(worker: u32, write: &Write, written: Written) -> Parcel {
     Parcel::Committed { worker, id: write.id, epoch: write.epoch, rev: write.rev, written }
+}
+
+fn call_of(definition: &Definition, saga: &Saga, event: &Event, seq: usize, action: Action) -> Result<Box<StepCall>, String> {
+    match request::build(definition, saga, event, seq, action).map_err(|error| error.to_string())? {
+        Some(Sending::Call(call)) => Ok(call),
+        other => Err(format!("a call that calls nobody: {other:?}")),
+    }
+}
+
+/// What the machine makes of a row of `syncor.input`.
+fn input_of(message: &Message, definition: &Definition) -> Input {
+    let ended = |seq, action, wait, outcome| Input::Ended { seq, action, wait, outcome: Box::new(outcome) };
+    match *message {
+        Message::Event(seq) => ended(seq, Action::Do, Wait::Event, Outcome::success(None)),
+        Message::Undone(seq) => ended(seq, Action::Undo, Wait::Event, Outcome::success(None)),
+        Message::Callback(seq, action, true) => ended(seq, action, Wait::Callback, Outcome::success(None)),
+        Message::Callback(seq, action, false) => ended(seq, action, Wait::Callback, Outcome::without_reply(Class::Failed, "no")),
+        Message::Order(word) => {
+            let step = definition.steps.iter().position(|step| step.asynchronous);
+            Input::Ordered { order: Order::parse(word, step.filter(|_| word == "skip")).expect("an order"), reason: "because".to_owned() }
+        }
+        Message::Decided(seq, kind, word) => Input::Decided(Decided {
+            task: Uuid::nil(),
+            kind,
+            seq: Some(seq),
+            decision: Decision::parse(word).expect("a decision"),
+            by: "somebody".to_owned(),
+            note: "because".to_owned(),
+            output: None,
+        }),
+    }
 }

@@ -21,8 +21,9 @@ use super::reader::{Keys, Reader};
 use super::tree::{self, Kind, Node, Place};
 use super::whole_file;
 
-pub(super) mod answers;
-pub(super) mod expect;
+mod answers;
+mod expect;
+pub(super) mod schema;
 
 /// The largest scenario file: a captured saga brings its replies along.
 const BYTES_MAX: usize = 4 << 20;
@@ -222,6 +223,8 @@ fn deed(reader: &mut Reader<'_>, node: &Node, definition: &Definition) -> Option
             reader.error(second.place, message, Some("make two entries of it"));
             return None;
         }
+        // A misspelt one has been reported with its map.
+        (None, _) if entries.iter().any(|(key, _)| !DEED.known.contains(&key.name.as_str())) => return None,
         (None, _) => {
             reader.error(Place { width: 1, ..node.place }, format!("{} needs one of {}", DEED.of, DOINGS.join(", ")), None);
             return None;

@@ -13,9 +13,12 @@ mod expression;
 mod saga;
 mod step;
 
-/// The JSON Schema (draft 7, which editors know best) of a kind of file: `saga` or `services`.
+/// The JSON Schema (draft 7, which editors know best) of a kind of file: `saga`, `services` or `scenario`.
 #[must_use]
 pub fn schema(kind: &str) -> Option<Value> {
+    if kind == "scenario" {
+        return Some(super::scenario::schema::schema());
+    }
     let generator = SchemaSettings::draft07().into_generator();
     let mut schema = match kind {
         "saga" => generator.into_root_schema_for::<SagaFile>(),

@@ -207,3 +207,27 @@ mod broken;
 mod broken_language;
 pub(in crate::core) mod language;
 mod schemas;
+
+#[test]
+fn the_example_files_are_valid_without_warnings() {
+    let folder = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("sagas");
+    let mut sagas = Vec::new();
+    for entry in std::fs::read_dir(folder).expect("the folder") {
+        let path = entry.expect("an entry").path();
+        let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
+        if !name.ends_with(".yaml") || name.ends_with(".scenario.yaml") {
+            continue;
+        }
+        let text = std::fs::read_to_string(&path).expect("a text");
+        match read(&name, &text).unwrap_or_else(|problems| panic!("{}", shown(&problems))) {
+            File::Saga(definition, warnings, source) => {
+                assert!(warnings.is_empty(), "{}", shown(&warnings));
+                assert_eq!(schemas::complaints(&source), [""; 0], "{name}");
+                sagas.push(definition);
+            }
+            File::Services(_, warnings, _) => assert!(warnings.is_empty(), "{}", shown(&warnings)),
+        }
+    }
+    assert!(sagas.len() > 4);
+    assert_eq!(crate::core::lint::together(&sagas.iter().collect::<Vec<_>>()), []);
+}

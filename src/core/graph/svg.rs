@@ -12,15 +12,21 @@ const MARGIN: u32 = 24;
 const PILL: u32 = 36;
 const PILL_WIDTH: u32 = 264;
 
+/// Plain colours first, for programs that know no media queries; browsers take the dark ones where the reader wants them.
 const STYLE: &str = "
-  .saga { color-scheme: light dark; font: 13px system-ui, 'Segoe UI', Helvetica, Arial, sans-serif; --ink: #1f2933; --soft: #52606d; --line: #7b8794; --box: #ffffff; --group: #f1f5f9; --page: #fbfcfd; --accent: #1d4ed8; --pivot: #b45309 }
-  @media (prefers-color-scheme: dark) { .saga { --ink: #e4e7eb; --soft: #9aa5b1; --line: #7b8794; --box: #1f2933; --group: #19212b; --page: #12181f; --accent: #93b4ff; --pivot: #fbbf24 } }
-  .saga text { fill: var(--ink) } .saga .name { font-weight: 600; font-size: 14px } .saga .soft { fill: var(--soft); font-size: 12px }
-  .saga .kind { fill: var(--accent); font-weight: 600; font-size: 11px } .saga .mark { fill: var(--soft); font-size: 11px; font-style: italic }
-  .saga .page { fill: var(--page) } .saga .box { fill: var(--box); stroke: var(--line) } .saga .pill { fill: var(--group); stroke: var(--line) }
-  .saga .group { fill: var(--group); stroke: var(--line); stroke-dasharray: 2 3 } .saga .undo { fill: none; stroke: var(--line); stroke-dasharray: 5 4 }
-  .saga .pivot { stroke: var(--pivot); stroke-width: 3 } .saga .return { stroke: var(--pivot); stroke-width: 1.5; stroke-dasharray: 8 4 } .saga .return-text { fill: var(--pivot); font-size: 11px }
-  .saga .edge { fill: none; stroke: var(--line); stroke-width: 1.5 } .saga .head { fill: var(--line) }
+  .saga { font: 13px system-ui, 'Segoe UI', Helvetica, Arial, sans-serif; color-scheme: light dark }
+  .saga .page { fill: #fbfcfd } .saga text { fill: #1f2933 }
+  .saga .name { font-weight: 600; font-size: 14px } .saga .soft { fill: #52606d; font-size: 12px }
+  .saga .kind { fill: #1d4ed8; font-weight: 600; font-size: 11px } .saga .mark { fill: #52606d; font-size: 11px; font-style: italic }
+  .saga .box { fill: #ffffff; stroke: #7b8794 } .saga .pill { fill: #eef2f6; stroke: #7b8794 }
+  .saga .group { fill: #f1f5f9; stroke: #9aa5b1; stroke-dasharray: 2 3 } .saga .undo { fill: none; stroke: #7b8794; stroke-dasharray: 5 4 }
+  .saga .pivot { stroke: #b45309; stroke-width: 3 } .saga .return { stroke: #b45309; stroke-width: 1.5; stroke-dasharray: 8 4 }
+  .saga .return-text { fill: #b45309; font-size: 11px } .saga .edge { fill: none; stroke: #7b8794; stroke-width: 1.5 } .saga .head { fill: #7b8794 }
+  @media (prefers-color-scheme: dark) {
+    .saga .page { fill: #12181f } .saga text { fill: #e4e7eb } .saga .soft, .saga .mark { fill: #9aa5b1 } .saga .kind { fill: #93b4ff }
+    .saga .box { fill: #1f2933 } .saga .pill, .saga .group { fill: #19212b }
+    .saga .pivot, .saga .return { stroke: #fbbf24 } .saga .return-text { fill: #fbbf24 }
+  }
 ";
 
 /// The saga as an SVG document.
@@ -102,7 +108,7 @@ impl Picture<'_> {
         let class = if step.kind == StepKind::Pivot { "box pivot" } else { "box" };
         self.put(format_args!("<g><title>{}: {kind} {}{}</title>", escaped(&step.name), escaped(&what), escaped(&format!(" {marks}"))));
         self.put(format_args!("<rect class=\"{class}\" x=\"{x}\" y=\"{y}\" width=\"{BOX_WIDTH}\" height=\"{height}\" rx=\"6\"/>"));
-        self.text(x + 12, y + 20, "name", &step.name, 24);
+        self.text(x + 12, y + 20, "name", &step.name, 22);
         self.put(format_args!("<text class=\"kind\" x=\"{}\" y=\"{}\" text-anchor=\"end\">{kind}</text>", x + BOX_WIDTH - 12, y + 20));
         self.text(x + 12, y + 38, "soft", &what, 38);
         if !marks.is_empty() {
@@ -115,7 +121,7 @@ impl Picture<'_> {
             self.put(format_args!("<path class=\"undo\" d=\"M{} {middle} H{left}\"/>", x + BOX_WIDTH));
             self.put(format_args!("<rect class=\"undo\" x=\"{left}\" y=\"{top}\" width=\"{UNDO_WIDTH}\" height=\"{UNDO_HEIGHT}\" rx=\"6\"/>"));
             self.text(left + 10, top + 16, "kind", "undo", 10);
-            self.text(left + 10, top + 31, "soft", &undo, 30);
+            self.text(left + 10, top + 31, "soft", &undo, 27);
             self.put(format_args!("</g>"));
         }
         if step.kind == StepKind::Pivot {

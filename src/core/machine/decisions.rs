@@ -1,4 +1,6 @@
 //! What people decide about their tasks. A decision about a task that is not open any more is refused.
+//!
+//! One that is applied withdraws the task, although whoever decided has closed it: by now the same question may have been asked anew.
 
 use super::Turn;
 use super::orders::{BEING_UNDONE, applied, refused};
@@ -44,7 +46,7 @@ impl Turn<'_> {
         {
             return refused(&format!("the form is not filled in: {}", findings.join("; ")));
         }
-        self.saga.steps[seq].task = None;
+        self.withdraw(seq);
         if decided.decision == Decision::Approve {
             let message = Some(format!("approved by {}", decided.by));
             self.settle(seq, Action::Do, Outcome { message, ..Outcome::success(decided.output.clone()) });
@@ -69,8 +71,7 @@ impl Turn<'_> {
         match decided.decision {
             Decision::Abort if self.saga.state == SagaState::Aborting => refused("the saga is being aborted already"),
             Decision::Abort => {
-                self.saga.steps[seq].task = None;
-                self.changed(seq);
+                self.withdraw(seq);
                 self.abort(&decided.note);
                 applied("ends as it is")
             }
@@ -78,21 +79,18 @@ impl Turn<'_> {
             _ if self.saga.state == SagaState::Paused => refused("the saga is paused: resume it first"),
             _ if !self.is_decidable(seq) => refused(&format!("step {} is not waiting for a decision any more", self.definition.steps[seq].name)),
             Decision::Retry => {
-                let task = self.saga.steps[seq].task.take();
                 if !self.retry_step(seq, self.saga.state, true) {
-                    self.saga.steps[seq].task = task;
                     return refused("the saga is about to be undone");
                 }
+                self.withdraw(seq);
                 applied("tried again")
             }
             Decision::Skip if self.saga.steps[seq].ambiguous && self.definition.pivot() == Some(seq) => refused(super::orders::PIVOT_UNKNOWN),
             Decision::Skip => {
-                self.decided(seq);
                 self.leave_be(seq, &format!("skipped by {}", decided.by));
                 applied("skipped")
             }
             Decision::Done => {
-                self.decided(seq);
                 let message = Some(format!("done, says {}", decided.by));
                 self.note(seq, Outcome { message, ..Outcome::success(decided.output.clone()) });
                 self.saga.steps[seq].for_human = false;
@@ -100,7 +98,7 @@ impl Turn<'_> {
                 applied("counts as done")
             }
             _ => {
-                self.decided(seq);
+                self.withdraw(seq);
                 let step = &mut self.saga.steps[seq];
                 (step.status, step.ambiguous, step.for_human) = (StepStatus::Failed, false, false);
                 self.go_on_running();
@@ -117,15 +115,9 @@ impl Turn<'_> {
             state => refused(&format!("the saga is {}", state.as_str())),
         };
         if matches!(answer, Answer::Applied(_)) {
-            self.decided(seq);
+            self.withdraw(seq);
         }
         answer
-    }
-
-    /// The task of a step is settled: whoever decided it closed it.
-    fn decided(&mut self, seq: usize) {
-        self.saga.steps[seq].task = None;
-        self.changed(seq);
     }
 
     /// Leaves a step out that had begun.
@@ -155,7 +147,7 @@ impl Turn<'_> {
         if !stands || self.saga.steps[seq].compensation != Compensation::Failed {
             return refused(&format!("the undo of {} is not waiting for a decision any more", self.definition.steps[seq].name));
         }
-        self.decided(seq);
+        self.withdraw(seq);
         match decided.decision {
             Decision::Retry => {
                 self.retry_step(seq, self.saga.state, true);

@@ -239,8 +239,7 @@ impl Draft<'_> {
         if let Some(reason) = &recording.reason {
             add("reason", reason.as_str().into());
         }
-        let mut calls: Vec<_> = recording.attempts.iter().filter(|attempt| replies::is_call(definition, attempt)).collect();
-        calls.sort_by_key(|attempt| (attempt.started_at, attempt.fence, attempt.seq));
+        let calls = self.calls();
         add("calls", calls.iter().map(|attempt| call_name(definition, attempt.seq, attempt.action)).collect());
         let mut undone: Vec<_> = recording.attempts.iter().filter(|attempt| attempt.action == Action::Undo && replies::is_undone(attempt)).collect();
         undone.sort_by_key(|attempt| attempt.finished_at);
@@ -255,6 +254,19 @@ impl Draft<'_> {
         let steps = recording.steps.iter().map(|(seq, status, _)| (definition.steps[*seq].name.clone(), Value::from(status.as_str())));
         add("steps", Value::Object(steps.collect()));
         expect
+    }
+
+    /// Calls in the order of their fences, which is that of their making whatever the clocks say; what has none stands where its time is.
+    fn calls(&self) -> Vec<&Attempted> {
+        let made = self.recording.attempts.iter().filter(|attempt| replies::is_call(&self.deployed.definition, attempt));
+        let (mut calls, without): (Vec<_>, Vec<_>) = made.partition(|attempt| attempt.fence > 0);
+        calls.sort_by_key(|attempt| attempt.fence);
+        for attempt in without {
+            let later = |call: &&Attempted| (call.started_at, call.seq) > (attempt.started_at, attempt.seq);
+            let place = calls.iter().position(later).unwrap_or(calls.len());
+            calls.insert(place, attempt);
+        }
+        calls
     }
 
     fn text(&self) -> String {

@@ -1,7 +1,7 @@
 //! A server on a database of its own, and a client that talks to it over TCP.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
 use http_body_util::{BodyExt, Full};
@@ -11,6 +11,7 @@ use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use hyper_util::rt::TokioExecutor;
 use serde_json::Value;
+use syncor::core::story::StoryLine;
 use syncor::http::auth::Auth;
 use syncor::http::guard::Names;
 use syncor::http::readiness::{self, Readiness};
@@ -21,6 +22,7 @@ use syncor::store::publisher::Publisher;
 use syncor::store::read::ReadStore;
 use syncor::store::{Options, Store};
 use tokio::net::TcpListener;
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use super::db::{self, TestDatabase};
@@ -33,6 +35,8 @@ pub(crate) struct Api {
     client: Client<HttpConnector, Full<Bytes>>,
     _stop: DropGuard,
     pub(crate) db: TestDatabase,
+    /// What would be printed on the console.
+    pub(crate) story: Mutex<mpsc::Receiver<StoryLine>>,
 }
 
 /// An answer, read to its end.
@@ -79,6 +83,7 @@ impl Api {
         let address = listener.local_addr().unwrap();
         let checks = vec![("database", readiness::database(store.clone())), ("schema", readiness::schema(store.clone()))];
         let readiness = Arc::new(Readiness::new(checks));
+        let (story, lines) = mpsc::channel(64);
         let state = AppState {
             store: store.clone(),
             waiters: Waiters::new(read.clone()),
@@ -88,12 +93,12 @@ impl Api {
             names: Names::new(address, None),
             readiness: Arc::clone(&readiness),
             metrics: Arc::new(|| "hms_build_info 1\n".to_owned()),
-            story: None,
+            story: Some(story),
         };
         let stop = CancellationToken::new();
         tokio::spawn(server::serve(listener, router(state), stop.clone().cancelled_owned()));
         let client = Client::builder(TokioExecutor::new()).build_http();
-        Self { address, store, readiness, client, _stop: stop.drop_guard(), db }
+        Self { address, store, readiness, client, _stop: stop.drop_guard(), db, story: Mutex::new(lines) }
     }
 
     pub(crate) async fn call(&self, method: Method, path: &str, headers: &[(&str, &str)], body: impl Into<Bytes>) -> Answer {
@@ -114,6 +119,22 @@ impl Api {
 
     pub(crate) async fn post_events(&self, content_type: &str, body: &str) -> Answer {
         self.call(Method::POST, "/v1/events", &[(CONTENT_TYPE.as_str(), content_type)], body.to_owned()).await
+    }
+
+    /// `POST` of a JSON document.
+    pub(crate) async fn post(&self, path: &str, document: &Value) -> Answer {
+        self.call(Method::POST, path, &[(CONTENT_TYPE.as_str(), "application/json")], document.to_string()).await
+    }
+
+    /// The same with an API key.
+    pub(crate) async fn post_as(&self, key: &str, path: &str, document: &Value) -> Answer {
+        let bearer = format!("Bearer {key}");
+        self.call(Method::POST, path, &[(CONTENT_TYPE.as_str(), "application/json"), ("authorization", &bearer)], document.to_string()).await
+    }
+
+    /// A session on its database.
+    pub(crate) async fn client(&self) -> tokio_postgres::Client {
+        db::connect(&self.db.url).await
     }
 
     /// Runs SQL that prepares or breaks something.

@@ -48,6 +48,12 @@ pub(crate) async fn bus(url: &str, arguments: &[&str]) -> Run {
     command(env!("CARGO_BIN_EXE_hms-bus")).env("DATABASE_URL", url).args(arguments).output().await.unwrap().into()
 }
 
+/// `hms-orch` that knows a server and no database.
+pub(crate) async fn orch_at(address: std::net::SocketAddr, key: &str, arguments: &[&str]) -> Run {
+    let mut command = command(env!("CARGO_BIN_EXE_hms-orch"));
+    command.env("HMS_URL", format!("http://{address}")).env("HMS_API_KEY", key).args(arguments).output().await.unwrap().into()
+}
+
 /// Writes a file and returns its path.
 pub(crate) fn file(folder: &Path, name: &str, text: &str) -> String {
     let path = folder.join(name);

@@ -2,7 +2,7 @@
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use serde_json::Value;
+use serde_json::{Value, json};
 use tokio_postgres::Client;
 use uuid::Uuid;
 
@@ -13,20 +13,6 @@ const QUERIES: &str = include_str!("invariants.sql");
 
 /// Findings for each invariant, at most.
 const SHOWN: usize = 3;
-
-/// A call as the service saw it, reduced to what is compared.
-struct Call {
-    saga: Uuid,
-    step: String,
-    action: String,
-    attempt: i32,
-    fence: i64,
-    key: String,
-    jti: String,
-    /// Whether the token is for this very call.
-    sound: bool,
-    status: Option<i32>,
-}
 
 /// Everything that breaks an invariant: `I12 ...: what`. The journal is that of all services that were called.
 pub(crate) async fn check(client: &Client, journal: &[Seen]) -> Vec<String> {
@@ -57,35 +43,28 @@ async fn write_journal(client: &Client, journal: &[Seen]) {
         )
         .await
         .unwrap();
-    let insert = client.prepare("insert into inv_journal values ($1, $2, $3, $4, $5, $6, $7, $8, $9)").await.unwrap();
-    for call in journal.iter().filter_map(read) {
-        let Call { saga, step, action, attempt, fence, key, jti, sound, status } = call;
-        client.execute(&insert, &[&saga, &step, &action, &attempt, &fence, &key, &jti, &sound, &status]).await.unwrap();
-    }
+    let calls: Value = journal.iter().filter_map(read).collect();
+    client.execute("insert into inv_journal select * from jsonb_populate_recordset(null::inv_journal, $1)", &[&calls]).await.unwrap();
+    client.batch_execute("analyze inv_journal").await.unwrap();
 }
 
-/// A call of a step; others, such as webhooks, are none of ours.
-fn read(seen: &Seen) -> Option<Call> {
+/// A call of a step as a row of `inv_journal`; other calls, such as webhooks, are none of ours.
+fn read(seen: &Seen) -> Option<Value> {
     let saga: Uuid = seen.header("hms-saga-id").parse().ok()?;
     let claims = claims(seen.header("authorization")).unwrap_or_default();
     let text = |name: &str| claims[name].as_str().unwrap_or_default().to_owned();
-    let (step, attempt) = (seen.header("hms-step").to_owned(), seen.header("hms-attempt").parse().unwrap_or(-1));
+    let (step, key) = (seen.header("hms-step"), seen.header("idempotency-key"));
+    let attempt: i32 = seen.header("hms-attempt").parse().unwrap_or(-1);
+    // Whether the token is for this very call.
     let sound = text("sub") == saga.to_string()
         && text("step") == step
         && claims["attempt"] == attempt
         && claims["fence"] == seen.fence()
-        && seen.header("idempotency-key") == format!("{saga}/{step}/{}", text("action"));
-    Some(Call {
-        saga,
-        step,
-        action: text("action"),
-        attempt,
-        fence: seen.fence(),
-        key: seen.header("idempotency-key").to_owned(),
-        jti: text("jti"),
-        sound,
-        status: seen.status.map(i32::from),
-    })
+        && key == format!("{saga}/{step}/{}", text("action"));
+    Some(json!({
+        "saga": saga, "step": step, "action": text("action"), "attempt": attempt, "fence": seen.fence(), "key": key,
+        "jti": text("jti"), "sound": sound, "status": seen.status
+    }))
 }
 
 /// The claims of a bearer token; its signature is checked elsewhere.

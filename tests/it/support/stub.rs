@@ -189,19 +189,19 @@ async fn serve(mut stream: TcpStream, book: Arc<Mutex<Book>>) {
         let answer = {
             let mut book = book.lock().unwrap();
             let scripted = book.scripts.get_mut(&seen.path).and_then(Vec::pop);
-            book.in_hand += 1;
-            book.most_in_hand = book.most_in_hand.max(book.in_hand);
             let answer = book.outage.clone().or(scripted).or_else(|| book.default.get(&seen.path).cloned()).unwrap_or_else(Answer::ok);
             seen.status = answer.status();
             book.journal.push(seen);
             place = book.journal.len() - 1;
+            book.in_hand += 1;
+            book.most_in_hand = book.most_in_hand.max(book.in_hand);
             answer
         };
         let goes_on = reply(&mut stream, answer).await;
         {
             let mut book = book.lock().unwrap();
-            book.journal[place].ended = Some(Instant::now());
             book.in_hand = book.in_hand.saturating_sub(1);
+            book.journal[place].ended = Some(Instant::now());
         }
         if !goes_on {
             return;

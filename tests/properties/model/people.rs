@@ -160,12 +160,12 @@ impl Model {
         match (kind, word) {
             ("approval", _) if !matches!(self.awake(), "running" | "hitl") => REFUSED,
             ("approval", "approve") => {
-                self.tracks[seq].ticket = None;
+                self.withdraw(seq);
                 self.end(seq, Act::Do, Verdict::Done, None, 0, false);
                 APPLIED
             }
             ("approval", _) => {
-                self.tracks[seq].ticket = None;
+                self.withdraw(seq);
                 if let Task::Human { rejected, .. } = self.plan.steps[seq].task {
                     self.otherwise(seq, rejected);
                 }
@@ -173,7 +173,7 @@ impl Model {
             }
             ("comp_failed", _) => self.decide_undo(seq, word),
             (_, "abort") => {
-                self.tracks[seq].ticket = None;
+                self.withdraw(seq);
                 self.abort();
                 APPLIED
             }
@@ -184,7 +184,7 @@ impl Model {
                     _ => REFUSED,
                 };
                 if answer == APPLIED {
-                    self.tracks[seq].ticket = None;
+                    self.withdraw(seq);
                 }
                 answer
             }
@@ -200,25 +200,24 @@ impl Model {
         let doubtful_pivot = self.tracks[seq].doubt && self.pivot() == Some(seq);
         match word {
             "retry" => {
-                let ticket = self.tracks[seq].ticket.take();
                 if !self.retry_one(self.phase, seq, true) {
-                    self.tracks[seq].ticket = ticket;
                     return REFUSED;
                 }
+                self.withdraw(seq);
                 return APPLIED;
             }
             "skip" if doubtful_pivot => return REFUSED,
             "skip" => {
-                self.tracks[seq].ticket = None;
+                self.withdraw(seq);
                 self.skip_one(seq);
                 return APPLIED;
             }
             "done" => {
-                self.tracks[seq].ticket = None;
+                self.withdraw(seq);
                 self.done(seq);
             }
             _ => {
-                self.tracks[seq].ticket = None;
+                self.withdraw(seq);
                 (self.tracks[seq].life, self.tracks[seq].doubt) = (Life::Over("failed"), false);
             }
         }
@@ -231,7 +230,7 @@ impl Model {
         if !matches!(self.phase, "comp_failed" | "compensating") || self.tracks[seq].back != Back::Stuck {
             return REFUSED;
         }
-        self.tracks[seq].ticket = None;
+        self.withdraw(seq);
         match word {
             "retry" => drop(self.retry_one(self.phase, seq, true)),
             "undone" => (self.tracks[seq].back, self.phase) = (Back::Undone, "compensating"),

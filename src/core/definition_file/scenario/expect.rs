@@ -32,7 +32,7 @@ pub(in super::super) const REQUEST: Keys =
 pub(in super::super) const ELAPSED: Keys = Keys { of: "`elapsedMs`", known: &["atLeastMs", "atMostMs"], later: &[], extensible: false };
 
 /// What `sagas.waiting_for` can say.
-const WAITS: [&str; 9] = ["callback", "event", "timer", "human", "child", "service", "lock", "resume", "retry"];
+pub(super) const WAITS: [&str; 9] = ["callback", "event", "timer", "human", "child", "service", "lock", "resume", "retry"];
 
 /// Reads what is right of it.
 pub(super) fn read(reader: &mut Reader<'_>, node: &Node, definition: &Definition) -> Expect {
