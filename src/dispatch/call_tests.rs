@@ -148,7 +148,7 @@ async fn every_promised_header_is_sent_once() {
         ("hms-step", "recalc"),
         ("hms-attempt", "2"),
         ("hms-fence", "41"),
-        ("hms-callback-url", "hms-orch/v1/callbacks/t"),
+        ("hms-callback-url", "https://orch.example/v1/callbacks/t"),
         ("traceparent", "00-0000000000000000000000000000abcd-0000000000000029-01"),
         ("x-correlation-id", "case%207%0D%0AX-Evil:%201"),
         ("x-own", "operator"),
@@ -238,7 +238,7 @@ async fn nothing_shows_a_secret() {
     dispatcher
         .set_services(vec![Service { headers: vec![("X-Key".into(), HeaderSource::Plain("canary-77".into()))], ..service("http://127.0.0.1:1") }]);
     let reply = dispatcher.call(&call(), NOW).await;
-    let (_, request) = dispatcher.prepare(&StepCall { callback_token: Some("canary-77".into()), ..call() }, NOW).expect("prepared");
+    let (_, request) = dispatcher.prepare(&call(), Some("http://x/canary-77"), NOW).expect("prepared");
     assert!(!format!("{dispatcher:?} {reply:?}").contains("canary"));
     assert!(!format!("{request:?}").contains("Bearer"), "the token is marked sensitive");
 }

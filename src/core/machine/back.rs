@@ -63,11 +63,10 @@ impl Turn<'_> {
                 (StepStatus::Backoff, _) if step.verifying => {
                     self.call_again(seq);
                 }
-                (StepStatus::Waiting, Some(Wait::Service)) if step.verifying => {
-                    if step.due_at.is_none_or(|due| due <= self.now) {
-                        self.call(seq, Action::Verify);
-                    }
+                (StepStatus::Waiting, Some(Wait::Service)) if step.verifying && step.due_at.is_none_or(|due| due <= self.now) => {
+                    self.call(seq, Action::Verify);
                 }
+                (StepStatus::Waiting, Some(Wait::Service)) if step.verifying => {}
                 (StepStatus::Backoff, _) | (StepStatus::Waiting, Some(Wait::Service)) => {
                     self.give_up(seq);
                     changed = true;

@@ -228,7 +228,9 @@ select format('%s was called after it had succeeded', c.who)
 select format('%s had an effect that is still there', t.who)
   from inv_step t
  where t.state in ('failed', 'cancelled') and t.saga_clean and t.node ? 'compensate' and t.node ->> 'compensate' is distinct from 'event'
-   and exists (select from inv_journal j where j.saga = t.saga_id and j.step = t.name and j.action = 'do' and j.status between 200 and 299)
+   and exists (select from inv_journal j where j.saga = t.saga_id and j.step = t.name and j.action = 'do' and j.status between 200 and 299
+                  -- Work that was only accepted has the effect that its callback tells of.
+                  and (j.status <> 202 or t.status <> 'failed'))
    and not exists (select from inv_journal j where j.saga = t.saga_id and j.step = t.name and j.action = 'undo'
                       and (j.status between 200 and 299 or j.status = 410))
    and not exists (select from syncor.command c where c.saga_id = t.saga_id and c.step = t.name and c.decision in ('undone', 'not_done') and c.status = 'applied')
