@@ -77,6 +77,7 @@ impl Trial<'_> {
         Stage { definition: played.definition(), plan, event: plan::event() }
     }
 
+    #[expect(clippy::print_stdout, reason = "the saga of a case that fails")]
     fn replay(self, saga: &[u32], fate: &[u32], tell: bool) -> Result<(), String> {
         let stage = self.stage(&mut Chance::of_list(saga));
         if tell {
