@@ -30,6 +30,8 @@ mod script;
 mod seen;
 #[path = "properties/told.rs"]
 mod told;
+#[path = "properties/undoing.rs"]
+mod undoing;
 
 use chance::{Chance, shrink};
 use moves::Legal;
@@ -77,6 +79,7 @@ impl Trial<'_> {
         Stage { definition: played.definition(), plan, event: plan::event() }
     }
 
+    #[expect(clippy::print_stdout, reason = "the saga of a case that fails")]
     fn replay(self, saga: &[u32], fate: &[u32], tell: bool) -> Result<(), String> {
         let stage = self.stage(&mut Chance::of_list(saga));
         if tell {
@@ -214,6 +217,12 @@ fn every_state_of_a_small_saga_keeps_the_laws_and_leads_to_an_end() {
             });
         }
     });
+}
+
+#[test]
+fn an_undo_saga_undoes_what_it_was_given_unless_it_has_passed_its_pivot() {
+    undoing::undoes_what_it_was_given();
+    undoing::stops_at_a_point_of_no_return();
 }
 
 #[test]

@@ -85,7 +85,7 @@ fn event(live: &Live, said: &InputRow) -> Option<Input> {
     }
     let cancel = definition.cancel_on.get(usize::try_from(-1 - seq).ok()?)?;
     // One that cannot be evaluated cancels nothing.
-    fits(live, cancel.matching.as_ref(), arriving)
+    ending::fits(definition, &live.saga, &live.event, cancel.matching.as_ref(), arriving)
         .unwrap_or(false)
         .then(|| Input::Ordered { order: Order::Cancel, reason: format!("cancelled by the event {} {}", arriving.kind, arriving.id) })
 }

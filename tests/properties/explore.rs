@@ -6,7 +6,6 @@
 use std::collections::{HashMap, VecDeque};
 
 use syncor::core::definition::Definition;
-use syncor::core::event::Event;
 use syncor::core::human::Decided;
 use syncor::core::machine::{Input, advance};
 use syncor::core::order::Order;

@@ -37,8 +37,8 @@ pub struct LockPlan {
 #[derive(Clone, Debug)]
 pub enum Tree {
     Leaf(usize),
-    Chain(Vec<Tree>),
-    Fan { branches: Vec<Tree>, max: usize, waits: bool },
+    Chain(Vec<Self>),
+    Fan { branches: Vec<Self>, max: usize, waits: bool },
 }
 
 impl Default for Tree {

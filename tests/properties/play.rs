@@ -93,7 +93,7 @@ impl Play<'_> {
             }
             let tasks: Vec<_> = self.tasks.iter().copied().collect();
             let scene = script::draw(&self.stage.plan, &self.saga, &tasks, chance);
-            let (share, go_on) = (f64::from(chance.below(256)) / 256.0, !chance.happens(6));
+            let (share, go_on) = (chance.share(), !chance.happens(6));
             self.now += if chance.happens(20) { i64::from(chance.below(500)) * 1000 } else { 0 };
             let told = match scene {
                 Scene::Tell(Told::Start { .. }) => Told::Start { queued },
@@ -223,6 +223,7 @@ impl Play<'_> {
         Ok(())
     }
 
+    #[expect(clippy::print_stdout, reason = "the story of a case that fails")]
     fn tell(&mut self, told: Told, chance: f64, go_on: bool) -> Result<Option<&'static str>, String> {
         for (seq, beat) in &self.beats {
             // As a loader finds it.
