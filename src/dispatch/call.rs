@@ -13,7 +13,7 @@ use hyper::{Request, Response};
 use super::connection::{Connection, explain};
 use super::services::{Registry, Target, Tls, native_tls};
 use super::token::Signer;
-use super::{headers, reply};
+use super::{callback, headers, reply};
 use crate::core::breaker::Sign;
 use crate::core::call::{Reply, StepCall};
 use crate::core::failure::TIMED_OUT;
@@ -93,10 +93,13 @@ impl Dispatcher {
     }
 
     /// The same, and what it says about the service. A call that cannot be written says nothing about it.
+    ///
+    /// The service of an asynchronous step is told where to report its end (`Hms-Callback-Url`).
     pub async fn make(&self, call: &StepCall, now_unix_secs: i64) -> (Reply, Sign) {
         // Made first, so that signing counts too. A limit beyond the end of time is none.
         let deadline = tokio::time::Instant::now().checked_add(call.timeout);
-        let (target, request) = match self.prepare(call, now_unix_secs) {
+        let callback_url = call.callback_token.as_deref().map(|token| callback::url(&self.0.issuer, token));
+        let (target, request) = match self.prepare(call, callback_url.as_deref(), now_unix_secs) {
             Ok(prepared) => prepared,
             Err(reason) => return (Reply::NotSent(reason), Sign::Silent),
         };

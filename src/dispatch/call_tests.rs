@@ -17,7 +17,7 @@ use crate::core::service::HeaderSource;
 pub(in crate::dispatch) const NOW: i64 = 1_700_000_000;
 
 pub(in crate::dispatch) fn options() -> Options {
-    Options { issuer: "hms-orch".into(), signer: Signer::ephemeral(Algorithm::EdDsa).expect("key"), user_agent: "hms-orch/0.1.0".into() }
+    Options { issuer: "https://orch.example".into(), signer: Signer::ephemeral(Algorithm::EdDsa).expect("key"), user_agent: "hms-orch/0.1.0".into() }
 }
 
 pub(in crate::dispatch) fn dispatcher(url: &str) -> Dispatcher {

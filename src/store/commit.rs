@@ -175,7 +175,7 @@ impl<'a> EventRows<'a> {
     }
 }
 
-const PIN_PLAN: &str = "begin; set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off; \
+const PIN_PLAN: &str = "begin isolation level read committed; set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off; \
                         set local lock_timeout = '2s'; set local syncor.engine = 'on'";
 
 const COMMIT: &str = "

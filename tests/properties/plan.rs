@@ -164,7 +164,7 @@ impl Plan {
             limit: limit(chance, 20),
             undo_goes_on: chance.happens(50),
             hitl_after: 1 + chance.below(4),
-            lock: chance.happens(15).then(|| LockPlan { aborts: chance.happens(30), limit: limit(chance, 60) }),
+            lock: chance.happens(25).then(|| LockPlan { aborts: chance.happens(30), limit: limit(chance, 60) }),
         }
     }
 

@@ -87,7 +87,7 @@ impl Play<'_> {
         if !chance.happens(5) {
             self.turn(Told::Start { queued }, 0.5, true)?;
         }
-        for _ in 0..chance.below(40) {
+        for _ in 0..chance.below(60) {
             if self.saga.state.is_terminal() {
                 break;
             }
@@ -118,9 +118,11 @@ impl Play<'_> {
             self.turn(told, share, go_on)?;
         }
         self.run_out(chance)?;
-        self.barrage()?;
+        if chance.happens(30) {
+            self.barrage()?;
+        }
         if self.judges.laws {
-            self.laws.at_the_end(&self.stage.definition, &self.saga, &self.tasks)?;
+            self.laws.at_the_end(&self.saga, &self.tasks)?;
         }
         *self.seen.ends.entry((self.saga.state.as_str(), self.saga.clean)).or_default() += 1;
         Ok(())
