@@ -98,8 +98,7 @@ impl Dispatcher {
     pub async fn make(&self, call: &StepCall, now_unix_secs: i64) -> (Reply, Sign) {
         // Made first, so that signing counts too. A limit beyond the end of time is none.
         let deadline = tokio::time::Instant::now().checked_add(call.timeout);
-        let callback_url = call.callback_token.as_deref().map(|token| callback::url(&self.0.issuer, token));
-        let (target, request) = match self.prepare(call, callback_url.as_deref(), now_unix_secs) {
+        let (target, request) = match self.prepare(call, now_unix_secs) {
             Ok(prepared) => prepared,
             Err(reason) => return (Reply::NotSent(reason), Sign::Silent),
         };
@@ -131,7 +130,7 @@ impl Dispatcher {
         let target = inner.registry.read().unwrap_or_else(PoisonError::into_inner).get(&call.service)?;
         let authorization = inner.signer.authorization(&inner.issuer, &target.audience, call, now_unix_secs).map_err(|error| error.to_string())?;
         // Where the service of an `async` step reports its end.
-        let callback_url = call.callback_token.as_ref().map(|token| format!("{}/v1/callbacks/{token}", inner.issuer));
+        let callback_url = call.callback_token.as_deref().map(|token| callback::url(&inner.issuer, token));
         let request = headers::request(&target, &inner.user_agent, authorization, call, callback_url.as_deref())?;
         Ok((target, request))
     }
