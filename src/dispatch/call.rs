@@ -98,7 +98,8 @@ impl Dispatcher {
     pub async fn make(&self, call: &StepCall, now_unix_secs: i64) -> (Reply, Sign) {
         // Made first, so that signing counts too. A limit beyond the end of time is none.
         let deadline = tokio::time::Instant::now().checked_add(call.timeout);
-        let (target, request) = match self.prepare(call, now_unix_secs) {
+        let callback_url = call.callback_token.as_deref().map(|token| callback::url(&self.0.issuer, token));
+        let (target, request) = match self.prepare(call, callback_url.as_deref(), now_unix_secs) {
             Ok(prepared) => prepared,
             Err(reason) => return (Reply::NotSent(reason), Sign::Silent),
         };
@@ -125,13 +126,11 @@ impl Dispatcher {
         }
     }
 
-    fn prepare(&self, call: &StepCall, now_unix_secs: i64) -> Result<(Arc<Target>, Request<Full<Bytes>>), String> {
+    fn prepare(&self, call: &StepCall, callback_url: Option<&str>, now_unix_secs: i64) -> Result<(Arc<Target>, Request<Full<Bytes>>), String> {
         let inner = &*self.0;
         let target = inner.registry.read().unwrap_or_else(PoisonError::into_inner).get(&call.service)?;
         let authorization = inner.signer.authorization(&inner.issuer, &target.audience, call, now_unix_secs).map_err(|error| error.to_string())?;
-        // Where the service of an `async` step reports its end.
-        let callback_url = call.callback_token.as_deref().map(|token| callback::url(&inner.issuer, token));
-        let request = headers::request(&target, &inner.user_agent, authorization, call, callback_url.as_deref())?;
+        let request = headers::request(&target, &inner.user_agent, authorization, call, callback_url)?;
         Ok((target, request))
     }
 }

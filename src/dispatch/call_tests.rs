@@ -238,7 +238,7 @@ async fn nothing_shows_a_secret() {
     dispatcher
         .set_services(vec![Service { headers: vec![("X-Key".into(), HeaderSource::Plain("canary-77".into()))], ..service("http://127.0.0.1:1") }]);
     let reply = dispatcher.call(&call(), NOW).await;
-    let (_, request) = dispatcher.prepare(&StepCall { callback_token: Some("canary-77".into()), ..call() }, NOW).expect("prepared");
+    let (_, request) = dispatcher.prepare(&call(), Some("http://x/canary-77"), NOW).expect("prepared");
     assert!(!format!("{dispatcher:?} {reply:?}").contains("canary"));
     assert!(!format!("{request:?}").contains("Bearer"), "the token is marked sensitive");
 }
