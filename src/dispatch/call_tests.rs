@@ -148,7 +148,7 @@ async fn every_promised_header_is_sent_once() {
         ("hms-step", "recalc"),
         ("hms-attempt", "2"),
         ("hms-fence", "41"),
-        ("hms-callback-url", "hms-orch/v1/callbacks/t"),
+        ("hms-callback-url", "https://orch.example/v1/callbacks/t"),
         ("traceparent", "00-0000000000000000000000000000abcd-0000000000000029-01"),
         ("x-correlation-id", "case%207%0D%0AX-Evil:%201"),
         ("x-own", "operator"),
