@@ -99,7 +99,7 @@ impl Record {
             let reason = task.prompt.clone().unwrap_or_else(|| task.reason.clone());
             (task.opened_at.as_str(), i64::MAX, Happening::Asks { reason, queue: task.queue.clone() })
         }));
-        told.sort_by_key(|line| (instant(line.0), line.1));
+        told.sort_by_key(|(at, place, _)| (instant(at), *place));
         what.extend(told.into_iter().map(|(_, _, happening)| happening));
         if let Some(state) = SagaState::parse(&self.state).filter(|state| state.is_terminal()) {
             let took = Duration::from_millis(u64::try_from(self.duration_ms).unwrap_or(0));
