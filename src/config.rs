@@ -116,6 +116,12 @@ pub struct Worker {
     /// Signature of step tokens: `EdDSA`, or `ES256` for FIPS
     #[arg(long, env = "HMS_JWT_ALG", value_enum, default_value_t = JwtAlgorithm::EdDsa)]
     pub jwt_alg: JwtAlgorithm,
+    /// Functions of `sql` steps that run at a time, each on a connection of its own
+    #[arg(long, env = "HMS_SQL_CONNECTIONS", default_value_t = 4, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=100))]
+    pub sql_connections: u32,
+    /// Database role whose rights these functions are called with; else the worker's own
+    #[arg(long, env = "HMS_SQL_ROLE", value_name = "ROLE")]
+    pub sql_role: Option<String>,
     /// Private signing key; made if missing, in the user's data folder unless said
     #[arg(long, env = "HMS_SIGNING_KEY_FILE", value_name = "FILE")]
     pub signing_key_file: Option<PathBuf>,

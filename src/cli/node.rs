@@ -109,6 +109,8 @@ impl Node {
                 Wake::Poll => engine::Wake::Poll,
             },
             drain_limit: settings.drain_limit(),
+            functions: settings.sql_connections as usize,
+            function_role: settings.sql_role.clone(),
         };
         let engine = Engine::new(options, self.store.clone(), dispatcher, story);
         let stop = self.stop.clone();

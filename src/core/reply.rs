@@ -163,7 +163,9 @@ fn returned(definition: &Definition, saga: &Saga, event: &Event, seq: usize, act
     let message = output.value().get("message").and_then(Value::as_str).map(line);
     let mut outcome = Outcome { message, ..Outcome::success(None) };
     if action == Action::Do {
-        match keep(definition, saga, event, seq, 200, &[], Some(Body::Json(output))) {
+        // NULL, and nothing, is no output.
+        let body = if output.value().is_null() { Body::Empty } else { Body::Json(output) };
+        match keep(definition, saga, event, seq, 200, &[], Some(body)) {
             Ok((output, context)) => (outcome.output, outcome.context) = (output, context),
             // Known before the transaction ends: it is rolled back, so this is no doubt.
             Err(error) => (outcome.class, outcome.error) = (Class::Refused, Some(line(&error))),

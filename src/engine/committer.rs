@@ -31,7 +31,9 @@ pub struct WriteResult {
 }
 
 impl WriteResult {
-    fn of(write: &SagaWrite, written: Written) -> Self {
+    /// The result of a write.
+    #[must_use]
+    pub fn of(write: &SagaWrite, written: Written) -> Self {
         Self { id: write.id, epoch: write.epoch, rev: write.rev, written }
     }
 }

@@ -1,7 +1,8 @@
 //! The definitions in force, and those that running sagas are pinned to.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, PoisonError, RwLock};
+use std::time::{Duration, Instant};
 
 use serde_json::Value;
 use tracing::error;
@@ -10,13 +11,19 @@ use crate::core::definition_file::{self, File};
 use crate::core::matching::{Catalog, Deployed};
 use crate::core::service::Service;
 use crate::dispatch::call::Dispatcher;
-use crate::store::{Client, Error, definitions as stored, lingering};
+use crate::store::{Client, Error, Store, definitions as stored, lingering};
+
+/// How often the registry is read for the sake of a function that is not in it.
+const ASK_AGAIN: Duration = Duration::from_secs(1);
 
 /// Compiled definitions: the active ones by trigger, all that were ever asked for by number.
 #[derive(Debug, Default)]
 pub struct Definitions {
     active: RwLock<Arc<Catalog>>,
     by_no: Mutex<HashMap<i32, Arc<Deployed>>>,
+    functions: RwLock<HashSet<String>>,
+    /// When the registry was last read for the sake of a function that is not in it.
+    asked: Mutex<Option<Instant>>,
 }
 
 impl Definitions {
@@ -42,17 +49,46 @@ impl Definitions {
         }
         let mut sagas = Vec::new();
         let mut services: Vec<Service> = Vec::new();
+        let mut functions = HashSet::new();
         for row in rows {
             match compile(&row.source) {
                 Ok(File::Saga(definition, ..)) => sagas.push(self.keep(row.no, || definition)),
-                Ok(File::Services(registry, ..)) => services.extend(registry.services),
+                Ok(File::Services(registry, ..)) => {
+                    services.extend(registry.services);
+                    functions.extend(registry.functions);
+                }
                 Err(problem) => error!(definition = row.id, %problem, "a deployed definition cannot be used by this version"),
             }
         }
         dispatcher.set_services(services);
+        *self.functions.write().unwrap_or_else(PoisonError::into_inner) = functions;
         let catalog = Arc::new(Catalog::new(revision, sagas, &retired));
         *self.active.write().unwrap_or_else(PoisonError::into_inner) = Arc::clone(&catalog);
         Ok(catalog)
+    }
+
+    /// Whether `sql` steps may name this function. One that is unknown may have been deployed a moment ago: the registry is
+    /// read again for it, at most once a second.
+    ///
+    /// # Errors
+    /// When the database cannot be asked.
+    pub async fn has_function(&self, store: &Store, dispatcher: &Dispatcher, name: &str) -> Result<bool, Error> {
+        let known = || self.functions.read().unwrap_or_else(PoisonError::into_inner).contains(name);
+        if known() {
+            return Ok(true);
+        }
+        let ask = {
+            let mut asked = self.asked.lock().unwrap_or_else(PoisonError::into_inner);
+            let ask = asked.is_none_or(|at| at.elapsed() >= ASK_AGAIN);
+            if ask {
+                *asked = Some(Instant::now());
+            }
+            ask
+        };
+        if ask {
+            self.reload(&store.client().await?, dispatcher).await?;
+        }
+        Ok(known())
     }
 
     /// The revisions with these numbers. One that cannot be compiled is missing: its sagas wait for a worker that can.

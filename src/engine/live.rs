@@ -21,6 +21,7 @@ use crate::core::time::Timestamp;
 use crate::store::claim::{Kin, Loaded};
 use crate::store::commit::{EventRow, SagaRow, SagaWrite, StepRow};
 use crate::store::extras::Extras;
+use crate::store::function::FunctionSession;
 use crate::store::inputs::InputRow;
 
 /// A saga that this worker owns, with what it takes to go on.
@@ -87,6 +88,19 @@ pub enum Occurrence {
         /// What came back.
         reply: Reply,
     },
+    /// A function came to its end.
+    FunctionEnded {
+        /// Place of the step.
+        seq: usize,
+        /// Do or undo.
+        action: Action,
+        /// Number of the attempt.
+        attempt: u32,
+        /// What it returned, or why it was not done.
+        reply: Reply,
+        /// Its open transaction, if it returned: the outcome is written there.
+        session: Option<Box<FunctionSession>>,
+    },
     /// An attempt that ended without a call or cannot be stored.
     Judged {
         /// Place of the step.
@@ -108,6 +122,16 @@ pub enum Occurrence {
     Due,
     /// It was taken from a worker that is gone.
     TakenOver,
+}
+
+impl Occurrence {
+    /// The open transaction that its outcome is to be written in, if it has one.
+    pub fn take_session(&mut self) -> Option<Box<FunctionSession>> {
+        match self {
+            Self::FunctionEnded { session, .. } => session.take(),
+            _ => None,
+        }
+    }
 }
 
 impl Live {
@@ -178,7 +202,7 @@ impl Live {
     #[must_use]
     pub fn judge(&self, occurrence: &Occurrence) -> (Option<Input>, Option<(usize, Action, u32)>) {
         match occurrence {
-            Occurrence::Reply { seq, action, attempt, reply } => {
+            Occurrence::Reply { seq, action, attempt, reply } | Occurrence::FunctionEnded { seq, action, attempt, reply, .. } => {
                 let outcome = reply::judge(self.definition(), &self.saga, &self.event, *seq, *action, reply.clone());
                 (Some(Input::Reply { seq: *seq, action: *action, attempt: *attempt, outcome: Box::new(outcome) }), Some((*seq, *action, *attempt)))
             }

@@ -23,6 +23,7 @@ use uuid::Uuid;
 use crate::core::story::StoryLine;
 use crate::dispatch::call::Dispatcher;
 use crate::store::dsn::Dsn;
+use crate::store::function::Functions;
 use crate::store::partitions;
 use crate::store::workers::{self, Registration};
 use crate::store::{Error, Store};
@@ -33,6 +34,7 @@ pub mod claimer;
 pub mod clock;
 pub mod committer;
 pub mod definitions;
+pub mod functions;
 pub mod gather;
 pub mod lease;
 pub mod live;
@@ -83,6 +85,10 @@ pub struct Options {
     pub wake: Wake,
     /// How long a stop waits for calls in flight.
     pub drain_limit: Duration,
+    /// Functions of the database that are called at a time, each on a connection of its own.
+    pub functions: usize,
+    /// The role whose rights they are called with; else our own.
+    pub function_role: Option<String>,
 }
 
 /// One start of a worker: it ends with the process, or when somebody declares it dead.
@@ -97,6 +103,7 @@ pub struct Worker {
     vitals: Vitals,
     slots: Semaphore,
     breakers: Breakers,
+    functions: Functions,
     owned: AtomicUsize,
     messages: mpsc::UnboundedSender<Message>,
     story: Option<mpsc::Sender<StoryLine>>,
@@ -222,13 +229,12 @@ impl Engine {
             };
             tasks.spawn(committer.run());
         }
-        drop(results);
         tasks.spawn(keep(Arc::clone(&worker), beating.clone()));
         tasks.spawn(Router::new(Arc::clone(&worker)).run(taking.clone()));
         tasks.spawn(claimer::run(Arc::clone(&worker), taking.clone()));
         tasks.spawn(watch_breakers(Arc::clone(&worker), beating.clone()));
         tasks.spawn(sweep(self.store.clone(), taking.clone()));
-        let runner = Runner::new(Arc::clone(&worker), writes);
+        let runner = Runner::new(Arc::clone(&worker), writes, results);
         tokio::select! {
             () = runner.run(inbox, written, stop.clone(), self.options.drain_limit) => {}
             () = dead.cancelled() => {}
@@ -278,6 +284,7 @@ impl Engine {
             vitals: Vitals::default(),
             slots: Semaphore::new(self.options.concurrency),
             breakers,
+            functions: Functions::new(self.store.dsn().clone(), self.options.functions, self.options.function_role.clone()),
             owned: AtomicUsize::new(0),
             messages,
             story: self.story.clone(),

@@ -18,7 +18,7 @@ use super::Worker;
 use super::committer::{Results, WriteResult};
 use super::gather::gather;
 use super::live::{InFlight, Live, Occurrence, completed_steps};
-use super::{calls, measures, mending};
+use super::{calls, functions, measures, mending};
 use crate::core::call::Sending;
 use crate::core::machine::{self, Advance, Emission};
 use crate::core::matching::Deployed;
@@ -70,14 +70,16 @@ pub struct Runner {
     sagas: HashMap<Uuid, Live>,
     timers: BinaryHeap<Reverse<(Timestamp, Uuid)>>,
     writes: mpsc::UnboundedSender<SagaWrite>,
+    /// Where the results of writes go that no committer makes.
+    results: mpsc::UnboundedSender<Results>,
     stopping: bool,
 }
 
 impl Runner {
     /// A runner without sagas.
     #[must_use]
-    pub fn new(worker: Arc<Worker>, writes: mpsc::UnboundedSender<SagaWrite>) -> Self {
-        Self { worker, sagas: HashMap::new(), timers: BinaryHeap::new(), writes, stopping: false }
+    pub fn new(worker: Arc<Worker>, writes: mpsc::UnboundedSender<SagaWrite>, results: mpsc::UnboundedSender<Results>) -> Self {
+        Self { worker, sagas: HashMap::new(), timers: BinaryHeap::new(), writes, results, stopping: false }
     }
 
     /// Runs until `stop` is cancelled and nothing is in flight any more, or the drain limit has passed.
@@ -201,12 +203,13 @@ impl Runner {
     }
 
     /// Asks the machine and hands what it decided to the committer.
-    fn apply(&mut self, id: Uuid, occurrence: Occurrence) {
+    fn apply(&mut self, id: Uuid, mut occurrence: Occurrence) {
         let Some(live) = self.sagas.get_mut(&id) else {
             return;
         };
         let now = self.worker.clock.now();
         let before = (live.saga.state, live.saga.target, live.saga.deadline_at);
+        let session = occurrence.take_session();
         let (input, cause) = live.judge(&occurrence);
         let said = if let Occurrence::Said(said) = occurrence { Some(*said) } else { None };
         let (deployed, event) = (Arc::clone(&live.deployed), Arc::clone(&live.event));
@@ -218,6 +221,15 @@ impl Runner {
         if advance.stale {
             metrics::counter!("hms_stale_inputs_total").increment(1);
         }
+        // Only what counts as done joins its outcome.
+        let done = advance.attempts.iter().any(|attempt| attempt.outcome.class == Class::Succeeded);
+        let session = match session {
+            Some(session) if !done => {
+                functions::roll_back(&self.worker, *session);
+                None
+            }
+            session => session,
+        };
         let deferred = advance.answer == Some(Answer::Deferred);
         let changed = before != (live.saga.state, live.saga.target, live.saga.deadline_at)
             || !advance.steps.is_empty()
@@ -264,8 +276,13 @@ impl Runner {
         }
         let published = write.events.iter().map(|event| event.kind.clone()).collect();
         live.writing = Some(InFlight { calls: advance.calls, release, story, published, cause, rings });
-        // The committers outlive the runner.
-        let _closed = self.writes.send(write);
+        match session {
+            Some(session) => functions::write_with_session(&self.worker, *session, write, self.results.clone()),
+            None => {
+                // The committers outlive the runner.
+                let _closed = self.writes.send(write);
+            }
+        }
     }
 
     /// A write came back.
@@ -359,7 +376,7 @@ impl Runner {
             let attempt = live.saga.steps[seq].attempt(action);
             match request::build(live.definition(), &live.saga, &live.event, seq, action) {
                 Ok(None) => {}
-                Ok(Some(Sending::Function(call))) => warn!(function = call.function, "functions are not called yet"),
+                Ok(Some(Sending::Function(call))) => functions::spawn(&self.worker, *call, id, seq),
                 Ok(Some(Sending::Call(mut call))) => {
                     call.callback_token = live.tokens.get(&(seq, action)).cloned();
                     if live.saga.steps[seq].order == 1 && attempt == 1 && action == Action::Do {
@@ -406,7 +423,9 @@ impl Runner {
         (live.saga, live.stored, live.rev, live.epoch) = (saga, stored, loaded.rev, loaded.epoch);
         (live.writing, live.mended) = (None, true);
         if let Some((seq, action, attempt)) = cause {
-            let outcome = Outcome::without_reply(Class::Unknown, format!("the result cannot be stored: {}", crate::core::reply::line(reason)));
+            // A function is undone with the transaction that could not be stored: there is no doubt about it.
+            let class = if deployed.definition.steps[seq].is_function(action) { Class::Failed } else { Class::Unknown };
+            let outcome = Outcome::without_reply(class, format!("the result cannot be stored: {}", crate::core::reply::line(reason)));
             self.apply(id, Occurrence::Judged { seq, action, attempt, outcome });
         }
         self.next_waiting(id);

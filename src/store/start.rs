@@ -4,7 +4,8 @@ use chrono::{DateTime, Utc};
 use tokio_postgres::types::ToSql;
 use uuid::Uuid;
 
-use super::commit::{EventRow, EventRows};
+use super::columns::EventRows;
+use super::commit::EventRow;
 use super::cursor::Position;
 use super::extras::WaitRow;
 use super::lines::{BEGIN, Lines};

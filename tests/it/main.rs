@@ -28,6 +28,8 @@ mod definitions;
 mod demo_services;
 // What `doctor` finds on a healthy and on a sick server.
 mod doctor;
+// Functions of the database as steps: exactly once, whatever dies.
+mod functions;
 // What a publisher, a reader and an operator may do, and nothing else.
 mod grants;
 // Roles, foreign host names and foreign pages.

@@ -6,6 +6,7 @@ use serde_json::Value;
 
 use super::Match;
 use crate::core::expression::Expression;
+use crate::core::outcome::Action;
 use crate::core::template::{BodyTemplate, Template};
 
 /// A unit of work with its undo.
@@ -213,6 +214,16 @@ impl Step {
     #[must_use]
     pub fn begins_plainly(&self) -> bool {
         self.when.is_none() && self.deadline.is_none() && !self.asynchronous
+    }
+
+    /// Whether a function of the database does that: what it did and its outcome are one.
+    #[must_use]
+    pub fn is_function(&self, action: Action) -> bool {
+        match action {
+            Action::Do => matches!(self.work, Work::Sql(_)),
+            Action::Undo => self.compensate.as_ref().is_some_and(|compensate| matches!(compensate.undo, Undo::Sql(_))),
+            Action::Verify => false,
+        }
     }
 
     /// Whether anything is to be done to undo it.

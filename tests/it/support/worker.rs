@@ -26,6 +26,8 @@ pub(crate) fn options(url: &str) -> Options {
         poll: Duration::from_secs(1),
         wake: Wake::Notify,
         drain_limit: Duration::from_secs(5),
+        functions: 4,
+        function_role: None,
     }
 }
 
