@@ -264,7 +264,9 @@ fn time_stands_still(turn: &Judged<'_>) -> Checked {
     for (old, new) in before.steps.iter().zip(&after.steps) {
         let same = (old.status, old.wait, old.compensation) == (new.status, new.wait, new.compensation);
         let rests = matches!(new.status, StepStatus::Waiting | StepStatus::Backoff);
-        ensure(!same || !rests || new.deadline_at == moved(old.deadline_at), "a pause freezes the deadline of a step")?;
+        // The deadline of a child is told to it, once.
+        let told = new.deadline_at.is_none() && !advance.child_orders.is_empty();
+        ensure(!same || !rests || told || new.deadline_at == moved(old.deadline_at), "a pause freezes the deadline of a step")?;
         ensure(!same || !rests || new.wait_until == moved(old.wait_until), "a pause freezes how long is waited")?;
     }
     Ok(())
@@ -283,6 +285,7 @@ fn pivot_may_be_passed(definition: &Definition, saga: &Saga) -> bool {
 
 fn tasks_fit(definition: &Definition, turn: &Judged<'_>, seq: usize, step: &StepProgress) -> Checked {
     let saga = turn.after;
+    let went_on = turn.go_on && !turn.advance.stale;
     let mut open = turn.tasks.iter().filter(|(of, kind)| *of == seq && *kind != "late_effect");
     let kind = open.next().map(|(_, kind)| *kind);
     ensure(open.next().is_none(), "one task of a step at a time")?;
@@ -291,10 +294,10 @@ fn tasks_fit(definition: &Definition, turn: &Judged<'_>, seq: usize, step: &Step
     ensure(kind != Some("comp_failed") || step.compensation == Compensation::Failed, "people are asked about an undo that failed")?;
     ensure(kind != Some("pivot_unknown") || step.status == StepStatus::Unknown, "people are asked about a pivot in doubt")?;
     let failed = matches!(step.status, StepStatus::Failed | StepStatus::Unknown);
-    if turn.go_on && saga.state == SagaState::Hitl && failed && !lets_be(definition, seq, step) {
+    if went_on && saga.state == SagaState::Hitl && failed && !lets_be(definition, seq, step) {
         ensure(matches!(kind, Some("step_failed" | "pivot_unknown")), "people are asked about every step that failed")?;
     }
-    if turn.go_on && saga.state == SagaState::CompFailed && step.compensation == Compensation::Failed {
+    if went_on && saga.state == SagaState::CompFailed && step.compensation == Compensation::Failed {
         ensure(kind == Some("comp_failed"), "people are asked about every undo that failed")?;
     }
     ensure(step.status != StepStatus::Succeeded || kind.is_none() || kind == Some("comp_failed"), "a success settles the task")

@@ -308,7 +308,7 @@ impl Model {
             Life::Over("unknown") => "unknown",
             Life::Calling | Life::Resting(_) | Life::Waiting { what: "callback" | "child", .. } => "in play",
             Life::Parked(_) if track.made[0] > 0 => "in play",
-            Life::New if track.doubt => "in play",
+            Life::New if track.made[0] > 0 => "in play",
             _ => "ahead",
         }
     }

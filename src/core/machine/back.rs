@@ -68,7 +68,7 @@ impl Turn<'_> {
                     changed = true;
                 }
                 // A human wanted another attempt, and it was not made yet.
-                (StepStatus::Pending, _) if step.ambiguous => {
+                (StepStatus::Pending, _) if step.attempts > 0 => {
                     self.give_up(seq);
                     changed = true;
                 }
@@ -196,7 +196,7 @@ impl Turn<'_> {
             let step = &self.saga.steps[seq];
             match (step.status, step.wait) {
                 (StepStatus::Backoff, _) | (StepStatus::Waiting, Some(Wait::Service)) => self.give_up(seq),
-                (StepStatus::Pending, _) if step.ambiguous => self.give_up(seq),
+                (StepStatus::Pending, _) if step.attempts > 0 => self.give_up(seq),
                 (StepStatus::Waiting, Some(Wait::Callback)) => {
                     self.settle(seq, Action::Do, Outcome::without_reply(Class::Unknown, "the saga was aborted before the callback came"));
                 }

@@ -71,7 +71,7 @@ impl Turn<'_> {
             (StepStatus::Running | StepStatus::Backoff, _) | (StepStatus::Waiting, Some(Wait::Callback | Wait::Child)) => true,
             // It is to be tried again: parked, or by order of a human.
             (StepStatus::Waiting, Some(Wait::Service)) => step.attempts > 0,
-            (StepStatus::Pending, _) => step.ambiguous,
+            (StepStatus::Pending, _) => step.attempts > 0,
             _ => false,
         };
         self.definition.pivot().is_some_and(|pivot| under_way(&self.saga.steps[pivot]))
@@ -87,7 +87,7 @@ impl Turn<'_> {
                 self.give_up(pivot);
                 true
             }
-            (StepStatus::Pending, _) if step.ambiguous => {
+            (StepStatus::Pending, _) if step.attempts > 0 => {
                 self.give_up(pivot);
                 true
             }

@@ -19,7 +19,7 @@ impl Model {
                     continue;
                 }
                 Life::Resting(_) | Life::Parked(_) => self.give_up(seq),
-                Life::New if track.doubt => self.give_up(seq),
+                Life::New if track.made[0] > 0 => self.give_up(seq),
                 Life::Waiting { what: "callback", .. } => {
                     any |= self.hears_nothing(seq, false);
                     continue;
@@ -149,7 +149,7 @@ impl Model {
         for seq in 0..self.tracks.len() {
             match self.tracks[seq].life {
                 Life::Resting(_) | Life::Parked(_) => self.give_up(seq),
-                Life::New if self.tracks[seq].doubt => self.give_up(seq),
+                Life::New if self.tracks[seq].made[0] > 0 => self.give_up(seq),
                 Life::Waiting { what: "callback", .. } => self.end(seq, Act::Do, Verdict::Doubt, None, 0, false),
                 Life::Waiting { what: "child", .. } => {}
                 Life::Waiting { .. } => self.break_off(seq),
