@@ -93,7 +93,8 @@ impl Laws {
             ensure(*number == *ended + 1, "attempts are numbered without a gap, and end once")?;
             *ended = *number;
             ensure(outcome.class == Class::Succeeded || outcome.error.is_some(), "an attempt that did not succeed says why")?;
-            if outcome.class != Class::Lost && !outcome.free {
+            // A success that is told late, or by a person, was no attempt of ours.
+            if !matches!(outcome.class, Class::Lost | Class::Succeeded) && !outcome.free {
                 *self.counted.entry((*seq, act)).or_default() += 1;
             }
             let is_function = matches!(definition.steps[*seq].work, Work::Sql(_));

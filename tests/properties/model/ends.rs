@@ -229,6 +229,8 @@ impl Model {
         if word != "unknown" || !matches!(track.back, Back::No("none") | Back::Queued) {
             self.turn.tasks.insert((seq, "late_effect", true));
         }
+        self.tracks[seq].made[Act::Do as usize] += 1;
+        self.record(seq, Act::Do, Verdict::Done);
         true
     }
 

@@ -214,6 +214,9 @@ impl Model {
             }
             "done" => {
                 self.withdraw(seq);
+                // What a person says was done is an entry of the ledger like any other.
+                self.tracks[seq].made[Act::Do as usize] += 1;
+                self.record(seq, Act::Do, Verdict::Done);
                 self.done(seq);
             }
             _ => {
