@@ -67,10 +67,11 @@ begin
   insert into syncor.events (type, source, subject, correlation_id, causation_id, depth, saga_id, data)
   select case k.status when 'open' then 'human.task.opened' else 'human.task.decided' end,
          '/hms/sagas/' || s.id, e.subject, s.correlation_id, s.event_id, coalesce(e.depth, 0) + 1, s.id,
-         jsonb_build_object('sagaId', s.id, 'definition', d.id, 'reason', k.reason, 'task',
-           jsonb_strip_nulls(jsonb_build_object('id', k.id, 'kind', k.kind, 'queue', k.queue, 'decision', k.decision, 'by', k.decided_by,
-                                                'note', k.note)))
-           || case when k.step is null then '{}' else jsonb_build_object('step', jsonb_build_object('name', k.step, 'context', null)) end
+         jsonb_build_object('sagaId', s.id, 'definition', d.id, 'reason', coalesce(k.note, k.reason),
+           'step', case when k.step is not null then jsonb_build_object('name', k.step, 'context', null) end,
+           'task', jsonb_build_object('id', k.id, 'kind', k.kind)
+             || case k.status when 'open' then jsonb_build_object('queue', k.queue, 'prompt', k.prompt, 'assignee', k.assignee)
+                              else jsonb_build_object('decision', k.decision, 'by', k.decided_by, 'note', k.note) end)
     from syncor.task k
     join syncor.saga s on s.id = k.saga_id
     join syncor.definition d on d.no = s.definition_no

@@ -199,36 +199,48 @@ $$;
 comment on function syncor.fork_as(text, uuid, text, text) is
   'Starts a saga anew from a step in somebody''s name, with what the ended one had done; returns the command';
 
--- What was on its way when its saga ended: no worker takes it in. Run now and then; only rows that are committed are seen.
-create function syncor.sweep_inputs(p_limit int default 200) returns int
+-- What was on its way when its saga ended: no worker takes it in.
+create function syncor.settle_input(p_input bigint) returns void
 language plpgsql
 as $$
 declare
   v_input record;
+begin
+  select i.*, s.state into strict v_input from syncor.input i join syncor.saga s on s.id = i.saga_id where i.id = p_input;
+  if v_input.kind = 'callback' then
+    perform syncor.tell_late_effect(v_input.saga_id, v_input.seq, v_input.action, v_input.payload);
+  elsif v_input.kind = 'decide' and v_input.payload ->> 'decision' = 'compensate' then
+    update syncor.command set status = 'applied', result = format('seen: the saga is %s', v_input.state), settled_at = now()
+     where id = v_input.command_id and status = 'pending';
+    perform syncor.publish_task((v_input.payload ->> 'taskId')::uuid);
+  elsif v_input.kind in ('order', 'decide') then
+    update syncor.command set status = 'refused', result = format('the saga is %s already', v_input.state), settled_at = now()
+     where id = v_input.command_id and status = 'pending';
+    -- A failed step stays on the queue until somebody has seen it; nothing else is left to be decided.
+    update syncor.task
+       set status = case when kind = 'step_failed' then 'open' else 'withdrawn' end,
+           decision = null, decided_by = null, note = null, output = null, decided_at = null
+     where v_input.kind = 'decide' and id = (v_input.payload ->> 'taskId')::uuid and status = 'decided';
+  end if;
+  delete from syncor.input where id = p_input;
+end
+$$;
+comment on function syncor.settle_input(bigint) is 'Says what became of an input of a saga that has ended, and deletes it';
+
+-- The write that ends a saga settles what it can see. What was committed at the same moment is found here, now and then.
+create function syncor.sweep_inputs(p_limit int default 200) returns int
+language plpgsql
+as $$
+declare
+  v_id    bigint;
   v_count int := 0;
 begin
-  for v_input in
-    select i.id, i.saga_id, i.kind, i.seq, i.action, i.payload, i.command_id, s.state
-      from syncor.input i join syncor.saga s on s.id = i.saga_id
+  for v_id in
+    select i.id from syncor.input i join syncor.saga s on s.id = i.saga_id
      where s.finished_at is not null
      order by i.id limit p_limit for update of i skip locked
   loop
-    if v_input.kind = 'callback' then
-      perform syncor.tell_late_effect(v_input.saga_id, v_input.seq, v_input.action, v_input.payload);
-    elsif v_input.kind = 'decide' and v_input.payload ->> 'decision' = 'compensate' then
-      update syncor.command set status = 'applied', result = format('seen: the saga is %s', v_input.state), settled_at = now()
-       where id = v_input.command_id and status = 'pending';
-      perform syncor.publish_task((v_input.payload ->> 'taskId')::uuid);
-    elsif v_input.kind in ('order', 'decide') then
-      update syncor.command set status = 'refused', result = format('the saga is %s already', v_input.state), settled_at = now()
-       where id = v_input.command_id and status = 'pending';
-      -- A failed step stays on the queue until somebody has seen it; nothing else is left to be decided.
-      update syncor.task
-         set status = case when kind = 'step_failed' then 'open' else 'withdrawn' end,
-             decision = null, decided_by = null, note = null, output = null, decided_at = null
-       where v_input.kind = 'decide' and id = (v_input.payload ->> 'taskId')::uuid and status = 'decided';
-    end if;
-    delete from syncor.input where id = v_input.id;
+    perform syncor.settle_input(v_id);
     v_count := v_count + 1;
   end loop;
   return v_count;

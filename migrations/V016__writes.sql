@@ -56,7 +56,7 @@ begin
       end if;
       insert into syncor.step (saga_id, seq, ordinal, name, status, compensation, ambiguous, attempts, spent, fence, called_at, started_at, finished_at, message, detail)
       select v_child, t.seq, t.ordinal, t.name, t.status, 'none', t.ambiguous, t.attempts, t.spent, t.fence, t.called_at, t.started_at, t.finished_at, t.message,
-             jsonb_build_object('doneBy', coalesce(t.detail ->> 'doneBy', t.saga_id::text))
+             jsonb_strip_nulls(jsonb_build_object('doneBy', coalesce(t.detail ->> 'doneBy', t.saga_id::text), 'context', t.detail -> 'context'))
         from syncor.step t
        where t.saga_id = v_undone.id and t.finished_at is not null and t.compensation not in ('compensated');
     end if;
@@ -112,9 +112,7 @@ begin
   -- An approval has nobody to answer to; of a failure people may still want to know.
   update syncor.task t set status = 'withdrawn'
    where t.saga_id = v_saga.id and t.status = 'open' and t.kind in ('approval', 'policy', 'comp_failed', 'pivot_unknown');
-  update syncor.command c set status = 'refused', settled_at = now(), result = 'the saga was ' || v_saga.state || ' before it was applied'
-    from syncor.input i where i.saga_id = v_saga.id and i.command_id = c.id and c.status = 'pending';
-  delete from syncor.input i where i.saga_id = v_saga.id;
+  perform syncor.settle_input(i.id) from syncor.input i where i.saga_id = v_saga.id order by i.id;
   if v_saga.parent_id is not null then
     insert into syncor.input (saga_id, kind, key, seq, action, payload)
     values (v_saga.parent_id, 'child', 'child:' || v_saga.parent_seq || ':' || v_saga.parent_action || ':' || v_saga.id, v_saga.parent_seq, v_saga.parent_action,
@@ -146,8 +144,8 @@ begin
     on conflict (family) do update set failures = k.failures + 1
     returning k.failures into v_failures;
     if v_failures = 3 then
-      insert into syncor.task (id, kind, queue, reason, status, family)
-      values (syncor.uuid7(), 'consecutive_failures', 'default',
+      insert into syncor.task (id, saga_id, kind, queue, reason, status, family)
+      values (syncor.uuid7(), v_end.saga_id, 'consecutive_failures', 'default',
               format('three sagas of %s failed one after the other, the last one because %s', v_end.family, coalesce(v_end.reason, 'of no known reason')),
               'open', v_end.family);
     end if;

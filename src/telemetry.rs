@@ -102,6 +102,8 @@ fn describe() {
     describe_histogram!("hms_publish_batch_size", Unit::Count, "Events in one publishing statement");
     describe_gauge!("hms_worker_slots_used", Unit::Count, "Calls in flight");
     describe_gauge!("hms_queue_oldest_seconds", Unit::Seconds, "Age of the oldest saga that could run and does not");
+    describe_gauge!("hms_human_tasks_open", Unit::Count, "Human tasks that nobody has decided");
+    describe_gauge!("hms_locks_waiting", Unit::Count, "Sagas that queue for their object locks");
     describe_gauge!("hms_notify_queue_usage", Unit::Percent, "Part of the notification queue in use, 0 to 1");
     describe_gauge!("hms_listen_ok", Unit::Count, "1 while notifications arrive");
     describe_gauge!("hms_xmin_age_seconds", Unit::Seconds, "Age of the oldest transaction of the database");

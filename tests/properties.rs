@@ -10,6 +10,8 @@ use syncor::core::machine::{advance, record};
 
 #[path = "properties/chance.rs"]
 mod chance;
+#[path = "properties/explore.rs"]
+mod explore;
 #[path = "properties/laws.rs"]
 mod laws;
 #[path = "properties/model.rs"]
@@ -28,11 +30,13 @@ mod script;
 mod seen;
 #[path = "properties/told.rs"]
 mod told;
+#[path = "properties/undoing.rs"]
+mod undoing;
 
 use chance::{Chance, shrink};
 use moves::Legal;
 use mutants::Mistake;
-use plan::Plan;
+use plan::{Plan, Task, UsedUp};
 use play::{Engine, Judges, Stage, play};
 use seen::Seen;
 
@@ -75,6 +79,7 @@ impl Trial<'_> {
         Stage { definition: played.definition(), plan, event: plan::event() }
     }
 
+    #[expect(clippy::print_stdout, reason = "the saga of a case that fails")]
     fn replay(self, saga: &[u32], fate: &[u32], tell: bool) -> Result<(), String> {
         let stage = self.stage(&mut Chance::of_list(saga));
         if tell {
@@ -189,6 +194,35 @@ fn every_planted_mistake_is_found() {
         }
     }
     assert!(missed.is_empty(), "mistakes that nobody found: {missed:?}");
+}
+
+#[test]
+fn every_state_of_a_small_saga_keeps_the_laws_and_leads_to_an_end() {
+    let all = [
+        (Task::Call, None, UsedUp::GoBack),
+        (Task::Call, None, UsedUp::Ask),
+        (Task::Call, Some(0), UsedUp::GoBack),
+        (Task::Call, Some(1), UsedUp::GoBack),
+        (Task::Callback, Some(1), UsedUp::GoBack),
+        (Task::Call, Some(3), UsedUp::GoBack),
+    ];
+    std::thread::scope(|scope| {
+        for half in all.chunks(all.len() / 2) {
+            scope.spawn(move || {
+                for (task, pivot, used_up) in half {
+                    let began = Instant::now();
+                    let found = explore::explore(&explore::plan(*pivot, *used_up, *task)).unwrap_or_else(|error| panic!("{error}"));
+                    println!("{task:?}, pivot {pivot:?}, {used_up:?}: {} states, {} edges, {:.1?}", found.states, found.edges, began.elapsed());
+                }
+            });
+        }
+    });
+}
+
+#[test]
+fn an_undo_saga_undoes_what_it_was_given_unless_it_has_passed_its_pivot() {
+    undoing::undoes_what_it_was_given();
+    undoing::stops_at_a_point_of_no_return();
 }
 
 #[test]

@@ -7,14 +7,17 @@ use std::time::Instant;
 
 use syncor::core::definition::Definition;
 
+#[allow(dead_code, reason = "the properties use the rest")]
 #[path = "properties/chance.rs"]
 mod chance;
 #[path = "simulation/judge.rs"]
 mod judge;
+#[allow(dead_code, reason = "the properties use the rest")]
 #[path = "properties/moves.rs"]
 mod moves;
 #[path = "simulation/people.rs"]
 mod people;
+#[allow(dead_code, reason = "the properties use the rest")]
 #[path = "properties/plan.rs"]
 mod plan;
 #[path = "simulation/service.rs"]
@@ -23,6 +26,8 @@ mod service;
 mod store;
 #[path = "simulation/tally.rs"]
 mod tally;
+#[path = "simulation/wire.rs"]
+mod wire;
 #[path = "simulation/world.rs"]
 mod world;
 

@@ -42,9 +42,8 @@ pub(super) async fn capture(arguments: &Capture, given: &config::Database, as_js
             Stop::new(Code::Conflict, format!("the saga is {state}: only one that has ended, or waits for a decision, can be captured")).into()
         );
     }
-    let definition = match definition_file::from_stored(&source) {
-        Ok(File::Saga(definition, ..)) => definition,
-        _ => return Err(anyhow!("this version of the program cannot read the definition of the saga")),
+    let Ok(File::Saga(definition, ..)) = definition_file::from_stored(&source) else {
+        return Err(anyhow!("this version of the program cannot read the definition of the saga"));
     };
     let captured = scenario_of(&Arc::new(Deployed { no: 1, definition }), &recording).map_err(|problem| anyhow!(problem))?;
     if let Some(path) = &arguments.out {

@@ -10,6 +10,7 @@ use super::console::Console;
 use super::output;
 use super::source::Source;
 use super::story::{Limits, Record};
+use crate::core::story::StoryLine;
 
 /// Between two looks at a saga that is followed.
 const TICK: Duration = Duration::from_millis(100);
@@ -20,6 +21,7 @@ const PATIENCE: Duration = Duration::from_secs(3);
 struct Followed {
     id: Uuid,
     told: usize,
+    progress: Vec<StoryLine>,
     limits: Option<Limits>,
     record: Option<Record>,
 }
@@ -53,7 +55,7 @@ pub(super) async fn event(source: &Source, event: Uuid, deadline: Option<Instant
 /// Follows these sagas.
 pub(super) async fn sagas(source: &Source, ids: &[Uuid], deadline: Option<Instant>, quiet: bool) -> Result<Code> {
     let mut console = Console::new();
-    let mut followed: Vec<Followed> = ids.iter().map(|&id| Followed { id, told: 0, limits: None, record: None }).collect();
+    let mut followed: Vec<Followed> = ids.iter().map(|&id| Followed { id, told: 0, progress: Vec::new(), limits: None, record: None }).collect();
     let mut last_news = Instant::now();
     let mut explained = String::new();
     loop {
@@ -108,6 +110,11 @@ impl Followed {
             if let Some(line) = record.calling() {
                 console.tell(&line)?;
             }
+            let progress = record.progress();
+            for line in progress.iter().filter(|line| !self.progress.contains(line)) {
+                console.tell(line)?;
+            }
+            self.progress = progress;
         }
         self.told = story.len();
         self.record = Some(record);

@@ -26,7 +26,7 @@ impl Listed {
     }
 
     /// Takes a page of the database over; true if another one is wanted.
-    fn take<T: Serialize>(&mut self, page: Page<T>, limit: usize) -> Result<bool> {
+    fn take<T: Serialize>(&mut self, page: &Page<T>, limit: usize) -> Result<bool> {
         for item in &page.items {
             self.items.push(serde_json::to_value(item)?);
         }
@@ -43,7 +43,7 @@ impl Source {
             Self::Database { read, .. } => loop {
                 let page = read.sagas(&filter, listed.next_page(limit)).await?;
                 filter.after = page.items.last().map(|saga| saga.id);
-                if !listed.take(page, limit)? {
+                if !listed.take(&page, limit)? {
                     return Ok(listed);
                 }
             },
@@ -71,7 +71,7 @@ impl Source {
             Self::Database { read, .. } => loop {
                 let page = read.tasks(&filter, listed.next_page(limit)).await?;
                 filter.after = page.items.last().map(|task| task.id);
-                if !listed.take(page, limit)? {
+                if !listed.take(&page, limit)? {
                     return Ok(listed);
                 }
             },
@@ -95,7 +95,7 @@ impl Source {
             Self::Database { read, .. } => loop {
                 let page = read.locks(&filter, listed.next_page(limit)).await?;
                 filter.after = page.items.last().map(|lock| (lock.key.clone(), lock.no));
-                if !listed.take(page, limit)? {
+                if !listed.take(&page, limit)? {
                     return Ok(listed);
                 }
             },

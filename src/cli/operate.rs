@@ -183,7 +183,8 @@ async fn many(verb: Verb, arguments: &Order, step: Option<&str>, reason: &str, g
         return show(&source.order_many(order(true)).await?, as_json);
     }
     // Every saga is more than a filter can mean by mistake.
-    if !which.yes && !(which.all_matching && has_filter) {
+    let is_confirmed = which.yes || which.all_matching && has_filter;
+    if !is_confirmed {
         let found = source.order_many(order(true)).await?;
         if !confirm(verb, &found)? {
             return Ok(Code::Failed);

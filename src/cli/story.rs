@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
+use chrono::{DateTime, Utc};
 use serde::Deserialize;
 use serde_json::Value;
 
@@ -25,14 +26,38 @@ pub(super) struct Record {
     pub why: Option<String>,
     steps: Vec<Step>,
     attempts: Vec<Attempt>,
+    #[serde(default)]
+    tasks: Vec<Task>,
 }
 
 #[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
 struct Step {
     name: String,
+    #[serde(default)]
+    status: String,
     compensation: String,
     message: Option<String>,
     output: Option<Value>,
+    progress: Option<Progress>,
+    finished_at: Option<String>,
+}
+
+/// How far a step has come.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+struct Progress {
+    done: Option<i64>,
+    total: Option<i64>,
+    message: Option<String>,
+}
+
+#[derive(Clone, Debug, Deserialize)]
+#[serde(rename_all = "camelCase")]
+struct Task {
+    reason: String,
+    prompt: Option<String>,
+    queue: String,
+    opened_at: String,
 }
 
 #[derive(Clone, Debug, Deserialize)]
@@ -64,10 +89,18 @@ impl Record {
     /// What has happened so far. Later readings of the same saga only add to the end.
     pub fn story(&self, limits: &Limits) -> Vec<StoryLine> {
         let mut what = vec![Happening::Started];
-        let mut finished: Vec<&Attempt> = self.attempts.iter().filter(|attempt| attempt.outcome.is_some()).collect();
         // One saga has one write at a time, so this is the order in which it was told; a fence orders what came in one write.
-        finished.sort_by(|a, b| (&a.finished_at, a.fence).cmp(&(&b.finished_at, b.fence)));
-        what.extend(finished.into_iter().map(|attempt| self.happening(attempt, limits)));
+        let attempts = self.attempts.iter().filter(|attempt| attempt.outcome.is_some());
+        let mut told: Vec<(&str, i64, Happening)> =
+            attempts.map(|attempt| (attempt.finished_at.as_deref().unwrap_or_default(), attempt.fence, self.happening(attempt, limits))).collect();
+        let skipped = self.steps.iter().filter(|step| step.status == "skipped");
+        told.extend(skipped.filter_map(|step| Some((step.finished_at.as_deref()?, i64::MAX - 1, Happening::Skipped { step: step.name.clone() }))));
+        told.extend(self.tasks.iter().map(|task| {
+            let reason = task.prompt.clone().unwrap_or_else(|| task.reason.clone());
+            (task.opened_at.as_str(), i64::MAX, Happening::Asks { reason, queue: task.queue.clone() })
+        }));
+        told.sort_by_key(|(at, place, _)| (instant(at), *place));
+        what.extend(told.into_iter().map(|(_, _, happening)| happening));
         if let Some(state) = SagaState::parse(&self.state).filter(|state| state.is_terminal()) {
             let took = Duration::from_millis(u64::try_from(self.duration_ms).unwrap_or(0));
             what.push(Happening::Ended { state, clean: self.clean, took });
@@ -79,6 +112,16 @@ impl Record {
     pub fn calling(&self) -> Option<StoryLine> {
         let attempt = self.attempts.iter().find(|attempt| attempt.outcome.is_none())?;
         Some(self.line(Happening::Calling { step: attempt.step.clone(), undo: attempt.action == "undo" }))
+    }
+
+    /// How far the steps have come that are under way, where they say so.
+    pub fn progress(&self) -> Vec<StoryLine> {
+        let under_way = self.steps.iter().filter(|step| matches!(step.status.as_str(), "running" | "waiting"));
+        let said = under_way.filter_map(|step| {
+            let Progress { done, total, message } = step.progress.clone()?;
+            Some(Happening::Progress { step: step.name.clone(), done, total, message })
+        });
+        said.map(|what| self.line(what)).collect()
     }
 
     fn line(&self, what: Happening) -> StoryLine {
@@ -103,6 +146,11 @@ impl Record {
             (_, _) => Happening::AttemptFailed { step: format!("undo {name}"), error, attempt: attempt.attempt, of: of_undo.max(attempt.attempt) },
         }
     }
+}
+
+/// Times are compared as such: their texts differ in the digits of the second.
+fn instant(text: &str) -> Result<DateTime<Utc>, String> {
+    text.parse().map_err(|_| text.to_owned())
 }
 
 impl Step {

@@ -19,7 +19,7 @@ pub(super) struct Tasks {
     /// Only this queue
     #[arg(long)]
     queue: Option<String>,
-    /// Only this kind: approval, policy, step_failed, comp_failed, pivot_unknown, late_effect, consecutive_failures
+    /// Only this kind, such as approval
     #[arg(long, value_parser = kind)]
     kind: Option<String>,
     /// Only those about this saga

@@ -26,7 +26,7 @@ pub(super) struct Test {
     /// Only scenarios with this text in their name
     #[arg(long, value_name = "TEXT")]
     filter: Option<String>,
-    /// Write a JUnit report as well
+    /// Write a `JUnit` report as well
     #[arg(long, value_name = "FILE")]
     junit: Option<PathBuf>,
     /// Tell what happened in scenarios that pass, too

@@ -90,7 +90,7 @@ pub enum Reply {
     /// Nothing was sent, because the service is parked: ask again after so long.
     Parked(Duration),
     /// What came back from a service that is known to be down: not held against the step.
-    Probed(Box<Reply>),
+    Probed(Box<Self>),
     /// A function returned this.
     Returned(Payload),
     /// A function was undone with its transaction, and why.

@@ -4,16 +4,19 @@
 //! does not fit the saga any more (a late reply, a timer that was overtaken) changes nothing and says so.
 
 use super::definition::Definition;
-use super::emission::Publication;
 use super::event::Event;
-use super::human::{Decided, NewTask, TaskKind};
+use super::human::Decided;
 use super::order::{Answer, Order};
 use super::outcome::{Action, Class, Outcome};
 use super::saga::{Locks, Saga, SagaState, StepStatus, Wait};
 use super::time::Timestamp;
 
+pub use change::{Advance, Attempt, Emission, TaskChange};
+
 mod back;
+mod change;
 mod decisions;
+mod flow;
 mod forward;
 mod orders;
 mod settle;
@@ -63,75 +66,6 @@ pub enum Input {
         order: Order,
         /// Why, in one line.
         reason: String,
-    },
-}
-
-/// What `advance` changed, and what follows from it once the change is committed.
-#[derive(Debug, Default)]
-pub struct Advance {
-    /// Places of the steps whose rows changed, ascending.
-    pub steps: Vec<usize>,
-    /// Attempts that ended: to be appended to the ledger.
-    pub attempts: Vec<Attempt>,
-    /// Calls to make, each already counted in its step.
-    pub calls: Vec<(usize, Action)>,
-    /// Child sagas to start: those that do a step, and those that undo one.
-    pub children: Vec<(usize, Action)>,
-    /// Orders to the child sagas of steps.
-    pub child_orders: Vec<(usize, Order)>,
-    /// Events to publish, in order.
-    pub emissions: Vec<Emission>,
-    /// Human tasks that open, and those that nobody need answer any more.
-    pub tasks: Vec<TaskChange>,
-    /// What became of an order or a decision.
-    pub answer: Option<Answer>,
-    /// The input did not fit and changed nothing.
-    pub stale: bool,
-}
-
-/// A finished attempt.
-#[derive(Clone, Debug, PartialEq)]
-pub struct Attempt {
-    /// The step's place in the definition.
-    pub seq: usize,
-    /// Do, undo or verify.
-    pub action: Action,
-    /// Its number, from 1.
-    pub number: u32,
-    /// The fence it carried.
-    pub fence: i64,
-    /// When it was committed to.
-    pub started_at: Timestamp,
-    /// What became of it.
-    pub outcome: Outcome,
-}
-
-/// An event that a saga publishes.
-#[derive(Clone, Debug, PartialEq)]
-pub enum Emission {
-    /// `saga.started`
-    Started,
-    /// `saga.compensate`: the undo of a step begins.
-    Compensate(usize),
-    /// `saga.compensation.failed`: a human is needed.
-    CompensationFailed(usize),
-    /// `saga.completed`, `saga.failed`, ...: the terminal state.
-    Ended(SagaState),
-    /// What an `emit` step says.
-    Published(Box<Publication>),
-}
-
-/// A change in the queue of human tasks.
-#[derive(Clone, Debug, PartialEq)]
-pub enum TaskChange {
-    /// A new one.
-    Open(Box<NewTask>),
-    /// The open task of that kind and step is void.
-    Withdraw {
-        /// The step's place in the definition.
-        seq: usize,
-        /// Its kind.
-        kind: TaskKind,
     },
 }
 

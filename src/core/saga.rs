@@ -12,7 +12,7 @@
 //!                                      comp_failed
 //! ```
 //! From everywhere: aborting ─► aborted. A saga that never got its locks is rejected.
-//! Invariants, each held by a property test in `tests/properties.rs`: steps are done in order; nothing is undone while a call
+//! Invariants, each held by a property test in `tests/properties.rs`: steps are done in the order of the flow; nothing is undone while a call
 //! to do something is in flight; undos run in strictly reverse order, one at a time; a terminal state never changes.
 
 use uuid::Uuid;

@@ -28,6 +28,9 @@ pub async fn run(worker: Arc<Worker>, stop: CancellationToken) {
     loop {
         if looked.elapsed() >= LOOK_EVERY {
             looked = Instant::now();
+            if let Err(error) = sweep_inputs(&worker).await {
+                warn!(%error, "settling what came too late failed");
+            }
             if let Err(error) = find_lost(&worker, &mut lost).await {
                 warn!(%error, "comparing the table with the memory failed");
             }
@@ -71,6 +74,12 @@ async fn find_lost(worker: &Arc<Worker>, lost: &mut HashSet<Place>) -> Result<()
         take_on(worker, &client, &ids).await?;
     }
     Ok(())
+}
+
+/// What was said to sagas that had ended by then is answered: nobody owns them.
+async fn sweep_inputs(worker: &Worker) -> Result<(), Error> {
+    let client = worker.store.client().await?;
+    inputs::sweep(&client).await.map(drop)
 }
 
 /// Hands what others had to say to the sagas that are here.

@@ -85,7 +85,8 @@ fn answer(live: &Live, advance: &Advance, said: &InputRow, extras: &mut Extras, 
         if applied {
             events.push(decided_event(live, task, said));
         } else {
-            extras.reopened.push(task);
+            let step = said.seq.and_then(|seq| usize::try_from(seq).ok()).and_then(|seq| live.saga.steps.get(seq));
+            extras.reopened.push((task, step.is_some_and(|step| step.task.is_some())));
         }
     }
 }

@@ -4,9 +4,8 @@ use serde_json::Value;
 use uuid::Uuid;
 
 use super::live::Live;
-use crate::core::definition::{Definition, Match, Work};
-use crate::core::event::Event;
-use crate::core::expression::Scope;
+use crate::core::definition::Work;
+use crate::core::ending::{self, ChildEnd};
 use crate::core::failure;
 use crate::core::human::{Decided, Decision, TaskKind};
 use crate::core::machine::Input;
@@ -14,8 +13,7 @@ use crate::core::order::Order;
 use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::payload::Payload;
 use crate::core::reply::{self, CallbackEnd};
-use crate::core::request::{scope, steps_scope};
-use crate::core::saga::Wait;
+use crate::core::saga::{SagaState, Wait};
 use crate::store::inputs::InputRow;
 
 /// What the machine is told; `None` for something that is void, such as an event that does not match after all.
@@ -40,11 +38,18 @@ pub fn judge(live: &Live, said: &InputRow) -> Option<Input> {
             };
             ended(Wait::Callback, action, reply::callback(definition, &live.saga, &live.event, seq?, action, end))
         }
-        "child" => ended(Wait::Child, action, child_ended(&said.payload, action)),
+        "child" => {
+            let end = ChildEnd {
+                saga: Uuid::parse_str(&text("sagaId")?).ok()?,
+                state: SagaState::parse(&text("state")?)?,
+                clean: said.payload.get("clean").and_then(Value::as_bool).unwrap_or(false),
+                reason: text("reason"),
+            };
+            ended(Wait::Child, action, ending::of_child(&text("definition").unwrap_or_default(), action, &end))
+        }
         "undone" => {
             let ok = said.payload.get("ok").and_then(Value::as_bool).unwrap_or(false);
-            let failed = || Outcome::without_reply(Class::Failed, reply::line(&text("error").unwrap_or_else(|| "no reason given".to_owned())));
-            ended(Wait::Event, Action::Undo, if ok { Outcome::success(None) } else { failed() })
+            ended(Wait::Event, Action::Undo, ending::of_acknowledgement(ok, text("error").as_deref()))
         }
         "failed" => {
             let wait = live.saga.steps[seq?].wait?;
@@ -75,37 +80,12 @@ fn event(live: &Live, said: &InputRow) -> Option<Input> {
     let (seq, arriving) = (said.seq?, said.event.as_ref()?);
     if let Ok(place) = usize::try_from(seq) {
         let Work::Wait(wait) = &definition.steps.get(place)?.work else { return None };
-        let outcome = match fits(live, wait.matching.as_ref(), arriving) {
-            Ok(false) => return None,
-            Ok(true) => Outcome::success(Some(arriving.data.clone())),
-            Err(error) => Outcome::without_reply(Class::Refused, reply::line(&format!("`match` cannot be evaluated: {error}"))),
-        };
+        let outcome = ending::of_event(definition, &live.saga, &live.event, wait.matching.as_ref(), arriving)?;
         return Some(Input::Ended { seq: place, action: Action::Do, wait: Wait::Event, outcome: Box::new(outcome) });
     }
     let cancel = definition.cancel_on.get(usize::try_from(-1 - seq).ok()?)?;
     // One that cannot be evaluated cancels nothing.
-    fits(live, cancel.matching.as_ref(), arriving)
+    ending::fits(definition, &live.saga, &live.event, cancel.matching.as_ref(), arriving)
         .unwrap_or(false)
         .then(|| Input::Ordered { order: Order::Cancel, reason: format!("cancelled by the event {} {}", arriving.kind, arriving.id) })
-}
-
-fn fits(live: &Live, matching: Option<&Match>, arriving: &Event) -> Result<bool, String> {
-    let Some(matching) = matching else { return Ok(true) };
-    let definition: &Definition = live.definition();
-    let views = steps_scope(definition, &live.saga);
-    let scope = Scope { arriving: Some(arriving), ..scope(definition, &live.saga, &live.event, &views) };
-    matching.condition.test(&scope).map_err(|error| error.to_string())
-}
-
-/// How a child ended, as the outcome of its parent's step. One that left nothing behind has failed; one that may have is in doubt.
-fn child_ended(payload: &Value, action: Action) -> Outcome {
-    let text = |name: &str| payload.get(name).and_then(Value::as_str).unwrap_or_default();
-    let clean = payload.get("clean").and_then(Value::as_bool).unwrap_or(false);
-    let summary = || Some(Payload::from(serde_json::json!({"sagaId": text("sagaId"), "state": text("state")})));
-    let error = reply::line(&format!("{} is {}: {}", text("definition"), text("state"), text("reason")));
-    match (action, text("state"), clean) {
-        (Action::Do, "completed", _) | (Action::Undo, "cancelled", true) => Outcome::success(summary()),
-        (Action::Do, _, false) => Outcome::without_reply(Class::Unknown, error),
-        _ => Outcome::without_reply(Class::Refused, error),
-    }
 }

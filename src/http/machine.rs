@@ -43,12 +43,15 @@ async fn count(state: &AppState) {
     const UNFINISHED: [&str; 9] = ["pending", "lock_wait", "running", "hitl", "draining", "compensating", "comp_failed", "paused", "aborting"];
     match state.read.counts().await {
         Ok(counts) => {
+            // Exact up to 2^53.
+            #[allow(clippy::cast_precision_loss, reason = "there are fewer rows than 2^53")]
+            let figure = |count: i64| count as f64;
             for name in UNFINISHED {
                 let found = counts.unfinished.iter().find(|(state, _)| state == name).map_or(0, |(_, count)| *count);
-                // Exact up to 2^53.
-                #[allow(clippy::cast_precision_loss, reason = "there are fewer sagas than 2^53")]
-                metrics::gauge!("hms_sagas", "state" => name).set(found as f64);
+                metrics::gauge!("hms_sagas", "state" => name).set(figure(found));
             }
+            metrics::gauge!("hms_human_tasks_open").set(figure(counts.open_tasks));
+            metrics::gauge!("hms_locks_waiting").set(figure(counts.waiting_for_locks));
             metrics::gauge!("hms_queue_oldest_seconds").set(counts.oldest_runnable_secs);
         }
         Err(error) => tracing::warn!(%error, "cannot count sagas for the metrics"),

@@ -141,7 +141,7 @@ pub enum Written {
 
 const PIN_PLAN: &str = "set local enable_seqscan = off; set local enable_hashjoin = off; set local enable_mergejoin = off; \
                         set local lock_timeout = '2s'; set local syncor.engine = 'on'";
-const BEGIN: &str = "begin; ";
+const BEGIN: &str = "begin isolation level read committed; ";
 
 const COMMIT: &str = "
 with w as materialized (

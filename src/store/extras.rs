@@ -29,8 +29,8 @@ pub struct Extras {
     pub tasks: Vec<(Uuid, NewTask)>,
     /// Open tasks of these steps and kinds that nobody need answer any more.
     pub withdrawn: Vec<(usize, &'static str)>,
-    /// Tasks whose decision was refused: they are open again.
-    pub reopened: Vec<Uuid>,
+    /// Tasks whose decision was refused: they are open again, or void where their step has moved on.
+    pub reopened: Vec<(Uuid, bool)>,
     /// Events that it waits for from now on.
     pub waits: Vec<WaitRow>,
     /// Steps that wait for no event any more.
@@ -186,7 +186,7 @@ update syncor.task t set status = 'withdrawn'
    and syncor.landed(x.doc)";
 
 const REOPENED: &str = "
-update syncor.task t set status = 'open', decision = null, decided_by = null, note = null, output = null, decided_at = null
+update syncor.task t set status = case when (x.doc ->> 'open')::boolean then 'open' else 'withdrawn' end, decision = null, decided_by = null, note = null, output = null, decided_at = null
   from jsonb_array_elements($1::jsonb) as x(doc)
  where t.id = (x.doc ->> 'task')::uuid and t.status = 'decided' and syncor.landed(x.doc)
    and not exists (select from syncor.saga s where s.id = t.saga_id and s.finished_at is not null)";
@@ -223,6 +223,9 @@ select (x.doc ->> 'saga_id')::uuid, 'failed', 'failed:' || (x.doc ->> 'seq') || 
  where syncor.landed(x.doc)
 on conflict do nothing";
 
+/// All keys of the batch at once, in their order: two transactions that each ask once cannot wait for each other.
+const HOLD_KEYS: &str = "select syncor.hold_keys($1::uuid[], $2::text[])";
+
 const CHILDREN: &str = "select count(syncor.start_child(x.doc)) from jsonb_array_elements($1::jsonb) as x(doc) where syncor.landed(x.doc)";
 
 const CHILD_ORDERS: &str = "
@@ -243,6 +246,7 @@ pub(super) struct Statements {
     documents: Vec<(&'static str, Json<Value>)>,
     inputs: Inputs,
     released: Vec<Uuid>,
+    child_keys: Vec<String>,
 }
 
 impl Statements {
@@ -265,6 +269,8 @@ impl Statements {
                 released.push(write.id);
             }
         }
+        let keys = |child: &ChildRow| if let Child::New { keys: Some(keys), .. } = &child.what { keys.clone() } else { Vec::new() };
+        let child_keys = writes.iter().flat_map(|(_, extras)| extras.children.iter().flat_map(keys)).collect();
         let mut documents = Vec::new();
         let mut add = |sql: &'static str, rows: &dyn Fn(&SagaWrite, &Extras) -> Vec<Value>| {
             let rows: Vec<Value> = writes.iter().flat_map(|(write, extras)| rows(write, extras).into_iter().map(|row| marked(write, row))).collect();
@@ -275,7 +281,7 @@ impl Statements {
         add(COMMANDS, &|_, extras| extras.commands.iter().map(|c| json!({"id": c.id, "applied": c.applied, "result": c.result})).collect());
         add(WITHDRAWN, &|_, extras| extras.withdrawn.iter().map(|(seq, kind)| json!({"seq": seq, "kind": kind})).collect());
         add(TASKS, &|write, extras| extras.tasks.iter().map(|(id, task)| task_row(write, *id, task)).collect());
-        add(REOPENED, &|_, extras| extras.reopened.iter().map(|task| json!({"task": task})).collect());
+        add(REOPENED, &|_, extras| extras.reopened.iter().map(|(task, open)| json!({"task": task, "open": open})).collect());
         add(WAITS_OVER, &|_, extras| extras.waits_over.iter().map(|seq| json!({"seq": seq})).collect());
         add(WAITS, &|_, extras| extras.waits.iter().map(wait_row).collect());
         add(CALLBACKS, &|_, extras| {
@@ -290,7 +296,7 @@ impl Statements {
             extras.child_orders.iter().map(|(child, order, reason)| json!({"child": child, "order": order.as_str(), "reason": reason})).collect()
         });
         add(ENDED, &|_, extras| extras.ended.iter().filter(|ended| ended.had_waits || ended.has_parent).map(|_| json!({})).collect());
-        Some(Self { documents, inputs, released })
+        Some(Self { documents, inputs, released, child_keys })
     }
 
     /// Makes them ready to be sent without a pause between them.
@@ -300,8 +306,13 @@ impl Statements {
             documents.push((client.prepare_cached(sql).await?, document));
         }
         let inputs = if self.inputs.0.is_empty() { None } else { Some((client.prepare_cached(INPUTS).await?, self.inputs)) };
+        let held = if self.released.is_empty() && self.child_keys.is_empty() {
+            None
+        } else {
+            Some((client.prepare_cached(HOLD_KEYS).await?, self.released.clone(), self.child_keys))
+        };
         let released = if self.released.is_empty() { None } else { Some((client.prepare_cached(RELEASE).await?, self.released)) };
-        Ok(Prepared { documents, inputs, released })
+        Ok(Prepared { documents, inputs, held, released })
     }
 }
 
@@ -311,6 +322,7 @@ type Inputs = (Vec<i64>, Vec<Uuid>, Vec<i32>, Vec<i32>);
 pub(super) struct Prepared {
     documents: Vec<(Statement, Json<Value>)>,
     inputs: Option<(Statement, Inputs)>,
+    held: Option<(Statement, Vec<Uuid>, Vec<String>)>,
     released: Option<(Statement, Vec<Uuid>)>,
 }
 
@@ -320,6 +332,9 @@ impl Prepared {
         let mut sendings: Vec<BoxFuture<'a, Result<(), tokio_postgres::Error>>> = Vec::new();
         if let Some((statement, (ids, sagas, epochs, revs))) = &self.inputs {
             sendings.push(Box::pin(async move { client.execute(statement, &[ids, sagas, epochs, revs]).await.map(drop) }));
+        }
+        if let Some((statement, sagas, keys)) = &self.held {
+            sendings.push(Box::pin(async move { client.execute(statement, &[sagas, keys]).await.map(drop) }));
         }
         for (statement, document) in &self.documents {
             sendings.push(Box::pin(async move { client.execute(statement, &[document]).await.map(drop) }));

@@ -59,6 +59,15 @@ pub async fn of(client: &Client, sagas: &[Uuid]) -> Result<Vec<InputRow>, Error>
     Ok(client.query(&statement, &[&sagas]).await?.iter().map(input_of).collect())
 }
 
+/// Settles what reached sagas when they had ended; returns how many inputs that were.
+///
+/// # Errors
+/// When the database cannot be asked.
+pub async fn sweep(client: &Client) -> Result<i32, Error> {
+    let statement = client.prepare_cached("select syncor.sweep_inputs()").await?;
+    Ok(client.query_one(&statement, &[]).await?.get(0))
+}
+
 fn input_of(row: &Row) -> InputRow {
     let text: String = row.get(5);
     let event = row.get::<_, Option<Uuid>>(7).map(|id| Event {

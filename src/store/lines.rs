@@ -12,7 +12,7 @@ use super::start::{Arrival, NewSaga, SagaEnd};
 use super::{Client, Error, time};
 
 /// Opens the transaction. Inputs that are written in it ring by other means.
-pub(super) const BEGIN: &str = "begin; set local syncor.engine = 'on'; set local lock_timeout = '2s'";
+pub(super) const BEGIN: &str = "begin isolation level read committed; set local syncor.engine = 'on'; set local lock_timeout = '2s'";
 
 /// All keys of the batch at once, in their order: two transactions that each ask once cannot wait for each other.
 const HOLD_KEYS: &str = "

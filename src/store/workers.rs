@@ -135,7 +135,10 @@ pub async fn stop(client: &Client, no: i32) -> Result<u64, Error> {
 pub async fn sweep(client: &Client) -> Result<(), Error> {
     client
         .batch_execute(
-            "delete from syncor.cursor where seq < (select max(seq) from syncor.cursor) - 100;
+            "delete from syncor.arrival
+              where at < now() - interval '1 hour'
+                and no < coalesce((select min(s.arrived) from syncor.saga s where s.finished_at is null), 9223372036854775807);
+             delete from syncor.cursor where seq < (select max(seq) from syncor.cursor) - 100;
              delete from syncor.worker w
               where coalesce(w.stopped_at, w.died_at) < now() - interval '30 days'
                 and not exists (select from syncor.saga s where s.owner = w.no and s.finished_at is null)",

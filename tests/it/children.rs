@@ -110,9 +110,14 @@ async fn children_go_eight_deep_and_one_more_is_refused_at_run_time() {
     })
     .await;
     assert_eq!(stub.called("/leaf"), 1);
-    // A child that is deployed later deepens the chain: what was right when it was deployed is not right any more.
-    deploy(&db.url, &child(stub.address, "chain.c9.v1", "steps:\n  - {name: leaf, call: \"svc:/leaf\"}")).await;
-    deploy(&db.url, &child(stub.address, "chain.c8.v1", "retry: {attempts: 1}\nsteps:\n  - {name: next, saga: chain.c9.v1}")).await;
+    // A deploy looks at the whole chain and refuses a ninth. Who deploys by SQL is not asked: then the chain is cut when it runs.
+    let deeper = "with r as (select 'saga'::text as kind)
+        insert into syncor.definition (kind, id, family, version, revision, source)
+        select kind, 'chain.c9.v1', 'chain.c9', 1, 'r9', '{\"id\": \"chain.c9.v1\", \"trigger\": \"only.c9\", \"steps\": [{\"name\": \"leaf\", \"call\": \"svc:/leaf\"}]}'::jsonb from r
+        union all
+        select kind, 'chain.c8.v1', 'chain.c8', 1, 'r8', '{\"id\": \"chain.c8.v1\", \"trigger\": \"only.c8\", \"steps\": [{\"name\": \"next\", \"saga\": \"chain.c9.v1\"}]}'::jsonb from r";
+    client.batch_execute("update syncor.definition set state = 'retired', retired_at = now() where id = 'chain.c8.v1'").await.unwrap();
+    client.batch_execute(deeper).await.unwrap();
     let event = publish(&client, "test.go", json!({})).await;
     until("all have failed", Duration::from_secs(30), async || {
         let row = client.query_one("select count(*) from syncor.sagas where event_id = $1 and state = 'failed' and clean", &[&event]).await.unwrap();

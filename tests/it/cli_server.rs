@@ -73,8 +73,8 @@ async fn publish_waits_for_what_it_starts_and_says_how_it_ended() {
     let failing = bus(&db.url, &["publish", "test.go", "--wait", "--timeout-ms", "20000"]).await.expect(6);
     let lines: Vec<&str> = failing.stdout.lines().collect();
     assert!(lines[3].starts_with("✗ s2") && lines[3].ends_with("(attempt 1 of 2)"), "{lines:?}");
-    assert!(lines[4].ends_with("(attempt 2 of 2)") && lines[5].starts_with("↶ s1"), "{lines:?}");
-    assert!(lines[6].contains("FAILED, rolled back"), "{lines:?}");
+    assert!(lines[4].ends_with("(attempt 2 of 2)") && lines[5].starts_with("? test.saga.v1") && lines[6].starts_with("↶ s1"), "{lines:?}");
+    assert!(lines[7].contains("FAILED, rolled back"), "{lines:?}");
 
     let nothing = bus(&db.url, &["publish", "test.other", "--wait"]).await.expect(4);
     assert!(nothing.stderr.contains("no active definition has the trigger test.other"), "{}", nothing.stderr);

@@ -106,7 +106,7 @@ async fn two_hundred_steps_work_in_a_row_and_side_by_side() {
         side.push_str(&format!("  - {{name: s{i}, call: \"svc:/side\", compensate: \"svc:/undo\"}}\n"));
     }
     deploy(&db.url, &saga_with(stub.address, "test.row.v1", &row)).await;
-    deploy(&db.url, &saga_with(stub.address, "test.side.v1", &side.replace("trigger: test.go", "trigger: test.go"))).await;
+    deploy(&db.url, &saga_with(stub.address, "test.side.v1", &side)).await;
     let _worker = Worker::start(&db.url);
     let event = publish(&client, "test.go", json!({})).await;
     until("both have ended", Duration::from_secs(60), async || {

@@ -106,6 +106,7 @@ async fn an_undo_that_fails_for_good_waits_for_a_human() {
     assert_eq!(stub.paths(), ["/s1", "/s2", "/s3", "/u2"], "earlier steps wait for the human");
     let why: String = client.query_one("select syncor.why($1)", &[&saga.id]).await.unwrap().get(0);
     assert!(why.contains("waits for a human"), "{why}");
+    invariants::hold(&client, &stub.journal()).await;
 }
 
 #[tokio::test]

@@ -76,14 +76,10 @@ impl Laws {
             self.emit(before, after, emission)?;
         }
         time_stands_still(turn)?;
-        for (seq, (step, defined)) in after.steps.iter().zip(&definition.steps).enumerate() {
-            row_is_storable(step)?;
+        for (seq, step) in after.steps.iter().enumerate() {
             tasks_fit(definition, turn, seq, step)?;
-            let undone = !matches!(step.compensation, Compensation::None | Compensation::NotNeeded);
-            ensure(!undone || defined.has_undo(), "no undo without compensate")?;
-            ensure(!undone || !pivot_may_be_passed(definition, after), "nothing is undone once the pivot is passed, or may be")?;
         }
-        saga_is_consistent(definition, after)?;
+        of_state(definition, after)?;
         if go_on && !advance.stale {
             goes_on(turn)?;
         }
@@ -179,7 +175,7 @@ impl Laws {
     ///
     /// # Errors
     /// The law that does not hold.
-    pub fn at_the_end(&self, definition: &Definition, saga: &Saga, tasks: &BTreeSet<(usize, &'static str)>) -> Checked {
+    pub fn at_the_end(&self, saga: &Saga, tasks: &BTreeSet<(usize, &'static str)>) -> Checked {
         if !self.judged {
             return Ok(());
         }
@@ -199,20 +195,36 @@ impl Laws {
             let known = matches!(step.status, StepStatus::Failed | StepStatus::Pending | StepStatus::Cancelled);
             ensure(!rolled_back || !known || !self.doubt.contains(&seq), "what may have been done does not count as undone")?;
         }
-        let whole = saga.steps.iter().zip(&definition.steps).all(|(step, defined)| {
-            let on = defined.compensate_on;
-            let asked = match step.status {
-                StepStatus::Succeeded => on.succeeded,
-                StepStatus::Unknown => on.unknown,
-                StepStatus::Failed => on.failed,
-                _ => false,
-            };
-            !(asked && defined.has_undo()) || step.compensation == Compensation::Compensated
-        });
-        ensure(!rolled_back || saga.clean == whole, "clean means that everything is undone that is to be")?;
         let begun = self.told.first() == Some(&Emission::Started);
         ensure(begun || saga.steps.iter().all(|step| *step == StepProgress::default()), "what was never begun did nothing")
     }
+}
+
+/// What holds of every state, however it was reached.
+///
+/// # Errors
+/// The law that does not hold.
+pub fn of_state(definition: &Definition, saga: &Saga) -> Checked {
+    for (step, defined) in saga.steps.iter().zip(&definition.steps) {
+        row_is_storable(step)?;
+        let undone = !matches!(step.compensation, Compensation::None | Compensation::NotNeeded);
+        ensure(!undone || defined.has_undo(), "no undo without compensate")?;
+        ensure(!undone || !pivot_may_be_passed(definition, saga), "nothing is undone once the pivot is passed, or may be")?;
+    }
+    let whole = saga.steps.iter().zip(&definition.steps).all(|(step, defined)| {
+        let on = defined.compensate_on;
+        let asked = match step.status {
+            StepStatus::Succeeded => on.succeeded,
+            StepStatus::Unknown => on.unknown,
+            StepStatus::Failed => on.failed,
+            _ => false,
+        };
+        !(asked && defined.has_undo()) || step.compensation == Compensation::Compensated
+    });
+    let rolled_back = matches!(saga.state, SagaState::Failed | SagaState::Cancelled | SagaState::Aborted);
+    let begun = saga.steps.iter().any(|step| step.order > 0);
+    ensure(!rolled_back || !begun || saga.clean == whole, "clean means that everything is undone that is to be")?;
+    saga_is_consistent(definition, saga)
 }
 
 /// After it went as far as it could: something or somebody will wake it, and nothing that is past does.

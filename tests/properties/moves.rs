@@ -14,7 +14,7 @@ pub fn of_trigger(name: &str) -> Legal {
     let mut files: Vec<_> = std::fs::read_dir(folder).expect("migrations").map(|entry| entry.expect("an entry").path()).collect();
     files.sort();
     let texts = files.iter().map(|file| std::fs::read_to_string(file).expect("text"));
-    let newest = texts.filter(|text| start(text, name).is_some()).last().unwrap_or_else(|| panic!("no migration makes the trigger {name}"));
+    let newest = texts.rev().find(|text| start(text, name).is_some()).unwrap_or_else(|| panic!("no migration makes the trigger {name}"));
     legal(&newest, name)
 }
 

@@ -6,7 +6,7 @@ use syncor::core::definition::{Definition, Work};
 use syncor::core::event::Event;
 use syncor::core::human::{NewTask, TaskKind};
 use syncor::core::machine::{Advance, Emission, Input, TaskChange, advance, record};
-use syncor::core::order::{Answer, Order};
+use syncor::core::order::Order;
 use syncor::core::outcome::{Action, Class};
 use syncor::core::saga::{Compensation, Saga, SagaState, StepStatus, Target, Wait};
 use syncor::core::time::Timestamp;
@@ -82,6 +82,7 @@ impl Mistake {
     }
 
     /// `advance` or `record` with this mistake.
+    #[expect(clippy::too_many_arguments, reason = "as many as the machine has, and the mistake")]
     pub fn run(self, definition: &Definition, event: &Event, saga: &mut Saga, mut input: Input, now: Timestamp, chance: f64, go_on: bool) -> Advance {
         if !saga.state.is_terminal() {
             self.spoil_before(definition, saga, &mut input, now);
@@ -165,7 +166,7 @@ impl Mistake {
         }
     }
 
-    #[expect(clippy::too_many_arguments, reason = "a mistake may see everything")]
+    #[expect(clippy::too_many_arguments, clippy::too_many_lines, reason = "a mistake may see everything, and there are many")]
     fn spoil_after(self, definition: &Definition, event: &Event, saga: &mut Saga, result: &mut Advance, before: &Saga, now: Timestamp, go_on: bool) {
         match self {
             Self::SkipsUndoOfUnknown => {
@@ -259,11 +260,6 @@ impl Mistake {
                     if old.order > 0 && new.order > old.order {
                         new.order = old.order;
                     }
-                }
-            }
-            Self::UndoesWhileThePivotIsInFlight => {
-                if before.state == SagaState::Draining && matches!(result.answer, Some(Answer::Refused(_))) {
-                    result.answer = Some(Answer::Applied(String::new()));
                 }
             }
             _ => {}

@@ -37,8 +37,8 @@ pub struct LockPlan {
 #[derive(Clone, Debug)]
 pub enum Tree {
     Leaf(usize),
-    Chain(Vec<Tree>),
-    Fan { branches: Vec<Tree>, max: usize, waits: bool },
+    Chain(Vec<Self>),
+    Fan { branches: Vec<Self>, max: usize, waits: bool },
 }
 
 impl Default for Tree {
@@ -164,7 +164,7 @@ impl Plan {
             limit: limit(chance, 20),
             undo_goes_on: chance.happens(50),
             hitl_after: 1 + chance.below(4),
-            lock: chance.happens(15).then(|| LockPlan { aborts: chance.happens(30), limit: limit(chance, 60) }),
+            lock: chance.happens(25).then(|| LockPlan { aborts: chance.happens(30), limit: limit(chance, 60) }),
         }
     }
 

@@ -96,17 +96,16 @@ impl Seen {
         }
     }
 
-    /// Writes down every move that was seen: what `legal_moves.txt` is made of.
+    /// Adds every move that was seen to `legal_moves.txt`.
     pub fn write_moves(&self) {
-        let mut text =
-            String::from("# Every move that one write of the machine can make, as seen in random cases: SYNCOR_WRITE_MOVES=1 writes it.\n");
-        for (kind, moves) in [("saga", &self.saga_moves), ("step", &self.step_moves), ("undo", &self.undo_moves)] {
-            for (from, to) in moves.keys() {
-                text += &format!("{kind} {from}>{to}\n");
-            }
-        }
         let path = std::path::Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/properties/legal_moves.txt");
-        std::fs::write(path, text).expect("a file");
+        let old = std::fs::read_to_string(&path).unwrap_or_default();
+        let mut lines: BTreeSet<String> = old.lines().filter(|line| !line.starts_with('#')).map(str::to_owned).collect();
+        for (kind, moves) in [("saga", &self.saga_moves), ("step", &self.step_moves), ("undo", &self.undo_moves)] {
+            lines.extend(moves.keys().map(|(from, to)| format!("{kind} {from}>{to}")));
+        }
+        let head = "# Every move that one write of the machine can make, as seen in random cases: SYNCOR_WRITE_MOVES=1 adds to it.\n";
+        std::fs::write(path, lines.into_iter().fold(head.to_owned(), |text, line| text + &line + "\n")).expect("a file");
     }
 
     pub fn add(&mut self, other: Self) {

@@ -82,7 +82,7 @@ pub enum Told {
 }
 
 pub const ORDERS: [&str; 6] = ["cancel", "pause", "resume", "abort", "retry", "skip"];
-pub const WAITS: [&str; 4] = ["callback", "event", "child", "timer"];
+pub const WAITS: [&str; 6] = ["callback", "event", "child", "timer", "human", "service"];
 pub const DECISIONS: [&str; 10] = ["approve", "reject", "retry", "skip", "done", "not_done", "compensate", "undone", "abort", "acknowledge"];
 pub const KINDS: [&str; 7] = ["approval", "policy", "step_failed", "comp_failed", "pivot_unknown", "late_effect", "consecutive_failures"];
 

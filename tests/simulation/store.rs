@@ -6,7 +6,7 @@ use syncor::core::emission;
 use syncor::core::human::TaskKind;
 use syncor::core::machine::{Attempt, Emission, TaskChange};
 use syncor::core::outcome::{Action, Class};
-use syncor::core::saga::{Saga, StepProgress};
+use syncor::core::saga::Saga;
 use uuid::Uuid;
 
 use super::moves;

@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use super::Played;
 
-/// A JUnit report: a suite per file, a case per scenario.
+/// A `JUnit` report: a suite per file, a case per scenario.
 pub(super) fn report(played: &[Played]) -> String {
     let mut files: Vec<&str> = Vec::new();
     for one in played {

@@ -60,13 +60,8 @@ impl Turn<'_> {
         for seq in 0..self.saga.steps.len() {
             let step = &self.saga.steps[seq];
             match (step.status, step.wait) {
-                (StepStatus::Backoff, _) if step.verifying => {
+                (StepStatus::Backoff, _) | (StepStatus::Waiting, Some(Wait::Service)) if step.verifying => {
                     self.call_again(seq);
-                }
-                (StepStatus::Waiting, Some(Wait::Service)) if step.verifying => {
-                    if step.due_at.is_none_or(|due| due <= self.now) {
-                        self.call(seq, Action::Verify);
-                    }
                 }
                 (StepStatus::Backoff, _) | (StepStatus::Waiting, Some(Wait::Service)) => {
                     self.give_up(seq);

@@ -1,7 +1,8 @@
-//! The way forward: which steps may begin, and what a failure among them means.
+//! The way forward: steps begin, and what a failure among them means.
 
+use super::flow::Progress;
 use super::{Emission, TaskChange, Turn};
-use crate::core::definition::{Group, Human, Node, OnBranchFailure, OnExhausted, StepKind, Work};
+use crate::core::definition::{Human, OnExhausted, StepKind, Work};
 use crate::core::expression::EvaluationError;
 use crate::core::failure;
 use crate::core::human::{NewTask, TaskKind};
@@ -10,14 +11,6 @@ use crate::core::outcome::{Action, Class, Outcome};
 use crate::core::request::{publication, scope, steps_scope};
 use crate::core::saga::{SagaState, StepProgress, StepStatus, Target, Wait};
 use crate::core::time::Timestamp;
-
-/// How far a part of the flow has come.
-#[derive(Clone, Copy, PartialEq)]
-enum Progress {
-    Done,
-    Going,
-    Failed,
-}
 
 impl Turn<'_> {
     /// One round on the way forward; true if there may be more to do at once.
@@ -111,71 +104,7 @@ impl Turn<'_> {
         }
     }
 
-    fn look(&self, node: &Node) -> Progress {
-        match node {
-            Node::Step(seq) => match self.saga.steps[*seq].status {
-                StepStatus::Succeeded | StepStatus::Skipped => Progress::Done,
-                StepStatus::Failed | StepStatus::Unknown if self.is_let_be(*seq) => Progress::Done,
-                StepStatus::Failed | StepStatus::Unknown | StepStatus::Cancelled => Progress::Failed,
-                _ => Progress::Going,
-            },
-            Node::Sequence(nodes) => nodes.iter().map(|node| self.look(node)).find(|progress| *progress != Progress::Done).unwrap_or(Progress::Done),
-            Node::Parallel(group) => self.look_at_group(group),
-        }
-    }
-
-    fn look_at_group(&self, group: &Group) -> Progress {
-        let (mut failed, mut going, mut begun) = (false, false, false);
-        for branch in &group.branches {
-            match self.look(branch) {
-                Progress::Failed => failed = true,
-                Progress::Going => (going, begun) = (true, begun || self.is_begun(branch)),
-                Progress::Done => {}
-            }
-        }
-        match group.on_branch_failure {
-            OnBranchFailure::Wait if failed && begun => Progress::Going,
-            _ if failed => Progress::Failed,
-            _ if going => Progress::Going,
-            _ => Progress::Done,
-        }
-    }
-
-    fn is_begun(&self, node: &Node) -> bool {
-        match node {
-            Node::Step(seq) => self.saga.steps[*seq].status != StepStatus::Pending,
-            Node::Sequence(nodes) => nodes.iter().any(|node| self.is_begun(node)),
-            Node::Parallel(group) => group.branches.iter().any(|node| self.is_begun(node)),
-        }
-    }
-
-    /// The steps of a part that may begin, or be tried again, now.
-    fn reach(&self, node: &Node, found: &mut Vec<usize>) {
-        match node {
-            Node::Step(seq) => match self.saga.steps[*seq].status {
-                StepStatus::Pending => found.push(*seq),
-                StepStatus::Backoff if self.is_due(*seq) => found.push(*seq),
-                StepStatus::Waiting if self.saga.steps[*seq].wait == Some(Wait::Service) && self.is_due(*seq) => found.push(*seq),
-                _ => {}
-            },
-            Node::Sequence(nodes) => {
-                if let Some(next) = nodes.iter().find(|node| self.look(node) != Progress::Done) {
-                    self.reach(next, found);
-                }
-            }
-            Node::Parallel(group) => {
-                let going: Vec<_> = group.branches.iter().filter(|branch| self.look(branch) == Progress::Going).collect();
-                let failed = group.branches.iter().any(|branch| self.look(branch) == Progress::Failed);
-                let (begun, fresh): (Vec<_>, Vec<_>) = going.into_iter().partition(|branch| self.is_begun(branch));
-                let room = if failed { 0 } else { group.max.saturating_sub(begun.len()) };
-                for branch in begun.into_iter().chain(fresh.into_iter().take(room)) {
-                    self.reach(branch, found);
-                }
-            }
-        }
-    }
-
-    fn is_due(&self, seq: usize) -> bool {
+    pub(super) fn is_due(&self, seq: usize) -> bool {
         self.saga.steps[seq].due_at.is_none_or(|due| due <= self.now)
     }
 

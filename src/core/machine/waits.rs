@@ -141,7 +141,8 @@ impl Turn<'_> {
 
     /// What a step waited for came; false if it does not wait for that.
     pub(super) fn ended(&mut self, seq: usize, action: Action, wait: Wait, outcome: Outcome) -> bool {
-        let Some(step) = self.saga.steps.get(seq) else {
+        // A person decides, and a service is asked again: neither comes to an end this way.
+        let Some(step) = self.saga.steps.get(seq).filter(|_| !matches!(wait, Wait::Human | Wait::Service)) else {
             return false;
         };
         let is_callback = wait == Wait::Callback && self.definition.steps[seq].asynchronous;

@@ -19,6 +19,10 @@ pub struct Counts {
     pub recent: Vec<(String, i64)>,
     /// How long the oldest saga that a worker could take has been waiting for one.
     pub oldest_runnable_secs: f64,
+    /// Open human tasks.
+    pub open_tasks: i64,
+    /// Sagas that queue for their object locks.
+    pub waiting_for_locks: i64,
 }
 
 impl ReadStore {
@@ -42,7 +46,11 @@ impl ReadStore {
         )
         .fetch_one(&mut *snapshot)
         .await?;
-        Ok(Counts { unfinished, recent, oldest_runnable_secs: oldest.unwrap_or(0.0) })
+        let open_tasks = sqlx::query_scalar("select count(*) from syncor.task where status = 'open'").fetch_one(&mut *snapshot).await?;
+        let waiting_for_locks = sqlx::query_scalar("select count(distinct t.saga_id) from syncor.lock_ticket t where t.granted_at is null")
+            .fetch_one(&mut *snapshot)
+            .await?;
+        Ok(Counts { unfinished, recent, oldest_runnable_secs: oldest.unwrap_or(0.0), open_tasks, waiting_for_locks })
     }
 }
 

@@ -3,7 +3,8 @@
 -- A line with a hash sign after its dashes begins a query; what stands before the first of them prepares.
 
 -- Every step of every definition, with its way through the groups and whether those are parallel.
-create or replace temp view inv_node as
+drop table if exists inv_call, inv_step, inv_pair, inv_node;
+create temp table inv_node as
 with recursive part as (
   select d.no, d.source, d.source -> 'steps' as value, '{}'::bigint[] as path, '{}'::boolean[] as modes,
          coalesce((d.source ->> 'parallel')::boolean, false) as beside
@@ -24,27 +25,37 @@ select no, source, (row_number() over (partition by no order by path) - 1)::smal
        coalesce(value ->> 'onExhausted' = 'continue', false) as may_fail
   from part where jsonb_typeof(value) = 'object' and value ? 'name' and not value ? 'steps';
 
+create index on inv_node (no, seq);
+analyze inv_node;
+
 -- Steps of which the second begins after the first has ended.
-create or replace temp view inv_pair as
+create temp table inv_pair as
 select a.no, a.seq as first, b.seq as second
   from inv_node a join inv_node b on b.no = a.no and b.path > a.path
  where not a.modes[(select min(i) from generate_subscripts(a.path, 1) i where a.path[i] is distinct from b.path[i])];
 
+analyze inv_pair;
+
 -- Steps that were begun, with all that is known about them.
-create or replace temp view inv_step as
+create temp table inv_step as
 select s.id, s.state, s.finished_at as ended_at, s.clean as saga_clean, s.undoes, s.definition_no, t.*, n.node, n.source, n.has_undo, n.undone_after, n.may_fail,
        format('step %s of saga %s', t.name, s.id) as who
   from syncor.step t
   join syncor.saga s on s.id = t.saga_id
   join inv_node n on n.no = s.definition_no and n.seq = t.seq;
 
+create index on inv_step (id, seq);
+analyze inv_step;
+
 -- Attempts that went out with a fence of their own. An asynchronous step may end an attempt that was thought lost.
-create or replace temp view inv_call as
+create temp table inv_call as
 select a.*, t.who, t.name, t.ordinal, t.source, t.node, coalesce((t.node ->> 'async')::boolean, false) as may_repeat
   from syncor.attempt a
   join inv_step t on t.saga_id = a.saga_id and t.seq = a.seq
  where case a.action when 'do' then t.node ?| array['call', 'sql']
                      when 'undo' then t.node ? 'compensate' and t.node ->> 'compensate' is distinct from 'event' else true end;
+create index on inv_call (saga_id, seq);
+analyze inv_call;
 
 --# I5 one saga for an event and a key, and only for events that trigger it
 select format('%s sagas of %s for the key %s', count(*), d.family, coalesce(s.dedupe_key, s.event_id::text))
@@ -217,7 +228,9 @@ select format('%s was called after it had succeeded', c.who)
 select format('%s had an effect that is still there', t.who)
   from inv_step t
  where t.state in ('failed', 'cancelled') and t.saga_clean and t.node ? 'compensate' and t.node ->> 'compensate' is distinct from 'event'
-   and exists (select from inv_journal j where j.saga = t.saga_id and j.step = t.name and j.action = 'do' and j.status between 200 and 299)
+   and exists (select from inv_journal j where j.saga = t.saga_id and j.step = t.name and j.action = 'do' and j.status between 200 and 299
+                  -- Work that was only accepted has the effect that its callback tells of.
+                  and (j.status <> 202 or t.status <> 'failed'))
    and not exists (select from inv_journal j where j.saga = t.saga_id and j.step = t.name and j.action = 'undo'
                       and (j.status between 200 and 299 or j.status = 410))
    and not exists (select from syncor.command c where c.saga_id = t.saga_id and c.step = t.name and c.decision in ('undone', 'not_done') and c.status = 'applied')

@@ -179,6 +179,7 @@ impl Model {
         let track = &mut self.tracks[seq];
         match act {
             Act::Ask => false,
+            _ if matches!(what, "human" | "service") => false,
             // What would be broken off anyway comes too late.
             Act::Do if matches!(what, "event" | "timer") && !forward => false,
             Act::Do => {

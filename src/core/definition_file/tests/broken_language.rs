@@ -110,6 +110,7 @@ fn mistakes_in_groups() {
 }
 
 #[test]
+#[expect(clippy::too_many_lines, reason = "a table")]
 fn mistakes_about_what_a_step_does() {
     let something = "a step needs something to do, such as `call: service:/path` / it has one of call, sql, emit, wait, delayMs, until, human, saga";
     let rows: Vec<Row> = vec![

@@ -74,10 +74,9 @@ fn delayed(mut answer: Value, attempt: &Attempted) -> Value {
 fn reply(definition: &Definition, recording: &Recording, attempt: &Attempted, left_out: &mut Vec<String>) -> Value {
     let step = &definition.steps[attempt.seq];
     let name = super::call_name(definition, attempt.seq, attempt.action);
-    if step.asynchronous && attempt.status.is_none() && attempt.outcome != "lost" {
-        if let Some(answer) = called_back(definition, recording, attempt) {
-            return answer;
-        }
+    let may_be_told = step.asynchronous && attempt.status.is_none() && attempt.outcome != "lost";
+    if may_be_told && let Some(answer) = called_back(definition, recording, attempt) {
+        return answer;
     }
     if timed_out(attempt) {
         return Value::from("timeout");
