@@ -139,7 +139,7 @@ create trigger step_legal_move before update of status on syncor.step for each r
   when (old.status is distinct from new.status and old.status || '>' || new.status <> all (array[
     'pending>running', 'pending>waiting', 'pending>backoff', 'pending>succeeded', 'pending>failed', 'pending>unknown', 'pending>skipped',
     'pending>cancelled',
-    'running>succeeded', 'running>waiting', 'running>backoff', 'running>failed', 'running>unknown',
+    'running>succeeded', 'running>waiting', 'running>backoff', 'running>failed', 'running>unknown', 'running>cancelled',
     'waiting>running', 'waiting>backoff', 'waiting>succeeded', 'waiting>failed', 'waiting>unknown', 'waiting>skipped', 'waiting>cancelled',
     'backoff>running', 'backoff>waiting', 'backoff>succeeded', 'backoff>failed', 'backoff>unknown', 'backoff>skipped',
     'failed>pending', 'failed>running', 'failed>waiting', 'failed>skipped', 'failed>succeeded',

@@ -7,6 +7,7 @@ use uuid::Uuid;
 use super::live::Live;
 use super::telling::{decided_event, task_event};
 use crate::core::definition::Work;
+use crate::core::human::TaskKind;
 use crate::core::machine::{Advance, TaskChange};
 use crate::core::matching::{Catalog, lock_keys, wait_key};
 use crate::core::order::Answer;
@@ -35,7 +36,17 @@ pub fn gather(live: &mut Live, catalog: &Catalog, advance: &Advance, said: Optio
                 events.push(task_event(live, "human.task.opened", id, task));
                 extras.tasks.push((id, (**task).clone()));
             }
-            TaskChange::Withdraw { seq, kind } => extras.withdrawn.push((*seq, kind.as_str())),
+            TaskChange::Withdraw { seq, kind } => {
+                // One that was opened by this very decision was never there.
+                let opened = extras.tasks.iter().position(|(_, task)| task.seq == *seq && task.kind == *kind);
+                match opened {
+                    Some(place) => {
+                        extras.tasks.remove(place);
+                        events.remove(events.len() - 1 - (extras.tasks.len() - place));
+                    }
+                    None => extras.withdrawn.push((*seq, kind.as_str())),
+                }
+            }
         }
     }
     for &seq in &advance.steps {
@@ -66,11 +77,16 @@ pub fn gather(live: &mut Live, catalog: &Catalog, advance: &Advance, said: Optio
 }
 
 /// The input is applied, or void; whoever gave the order is told.
-fn answer(live: &Live, advance: &Advance, said: &InputRow, extras: &mut Extras, events: &mut Vec<EventRow>) {
+fn answer(live: &mut Live, advance: &Advance, said: &InputRow, extras: &mut Extras, events: &mut Vec<EventRow>) {
     if advance.answer == Some(Answer::Deferred) {
         return;
     }
     extras.inputs.push(said.id);
+    if let ("callback", Some(seq)) = (said.kind.as_str(), said.seq.and_then(|seq| usize::try_from(seq).ok())) {
+        // A token is good for one end: another attempt gets another one.
+        let action = if said.action.as_deref() == Some("undo") { Action::Undo } else { Action::Do };
+        live.tokens.remove(&(seq, action));
+    }
     let (applied, result) = match &advance.answer {
         Some(Answer::Applied(what)) => (true, what.clone()),
         Some(Answer::Refused(why)) => (false, why.clone()),
@@ -86,7 +102,8 @@ fn answer(live: &Live, advance: &Advance, said: &InputRow, extras: &mut Extras, 
             events.push(decided_event(live, task, said));
         } else {
             let step = said.seq.and_then(|seq| usize::try_from(seq).ok()).and_then(|seq| live.saga.steps.get(seq));
-            extras.reopened.push((task, step.is_some_and(|step| step.task.is_some())));
+            let kind = said.payload.get("kind").and_then(|kind| kind.as_str()).and_then(TaskKind::parse);
+            extras.reopened.push((task, kind.is_some() && step.is_some_and(|step| step.task == kind)));
         }
     }
 }
