@@ -88,7 +88,7 @@ async fn effects(client: &Client, saga: Uuid) -> Vec<String> {
 
 /// `action outcome` of the attempts of a step.
 async fn attempts(client: &Client, saga: Uuid, step: &str) -> Vec<String> {
-    let sql = "select action || ' ' || outcome from syncor.attempts where saga_id = $1 and step = $2 order by started_at";
+    let sql = "select action || ' ' || outcome from syncor.attempts where saga_id = $1 and step = $2 order by action, attempt";
     client.query(sql, &[&saga, &step]).await.unwrap().iter().map(|row| row.get(0)).collect()
 }
 
