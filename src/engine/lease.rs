@@ -10,7 +10,7 @@ use std::sync::Mutex;
 use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::{Duration, Instant};
 
-use tokio::sync::Notify;
+use tokio::sync::{Notify, watch};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -34,6 +34,8 @@ pub struct Lease {
     pub dead: CancellationToken,
     /// Calls that other workers could take on, as of the last beat.
     pub free_elsewhere: AtomicI32,
+    /// The revision of the catalogue, as of the last beat.
+    pub catalog: watch::Sender<i64>,
 }
 
 impl Lease {
@@ -47,6 +49,7 @@ impl Lease {
             refreshed: Notify::new(),
             dead: CancellationToken::new(),
             free_elsewhere: AtomicI32::new(0),
+            catalog: watch::Sender::new(0),
         }
     }
 
@@ -106,6 +109,7 @@ pub async fn keep(store: Store, lease: &Lease, clock: &Clock, vitals: &Vitals, o
                 lease.refresh(sent);
                 clock.set(beat.now, sent + sent.elapsed() / 2);
                 lease.free_elsewhere.store(beat.peers.iter().map(|peer| peer.free_slots).sum(), Ordering::Relaxed);
+                lease.catalog.send_replace(beat.catalog_revision);
                 if beat.holding {
                     breakers.notify_one();
                 }

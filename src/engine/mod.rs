@@ -232,6 +232,7 @@ impl Engine {
         tasks.spawn(keep(Arc::clone(&worker), beating.clone()));
         tasks.spawn(Router::new(Arc::clone(&worker)).run(taking.clone()));
         tasks.spawn(claimer::run(Arc::clone(&worker), taking.clone()));
+        tasks.spawn(follow_catalog(Arc::clone(&worker), beating.clone()));
         tasks.spawn(watch_breakers(Arc::clone(&worker), beating.clone()));
         tasks.spawn(sweep(self.store.clone(), taking.clone()));
         let runner = Runner::new(Arc::clone(&worker), writes, results);
@@ -298,6 +299,25 @@ impl Engine {
 
 async fn keep(worker: Arc<Worker>, stop: CancellationToken) {
     lease::keep(worker.store.clone(), &worker.lease, &worker.clock, &worker.vitals, &worker.orphans, &worker.breakers.bell, stop).await;
+}
+
+/// The router reads the definitions anew with the events that need them; the other workers' calls need them as well.
+async fn follow_catalog(worker: Arc<Worker>, stop: CancellationToken) {
+    let mut revision = worker.lease.catalog.subscribe();
+    loop {
+        tokio::select! {
+            () = stop.cancelled() => return,
+            _changed = revision.changed() => {}
+        }
+        let now = *revision.borrow_and_update();
+        while now != 0 && worker.definitions.active().revision < now && !stop.is_cancelled() {
+            let reloaded = async { worker.definitions.reload(&worker.store.client().await?, &worker.dispatcher).await };
+            if let Err(error) = reloaded.await {
+                warn!(%error, "the definitions cannot be read anew");
+                tokio::time::sleep(Duration::from_millis(250)).await;
+            }
+        }
+    }
 }
 
 async fn watch_breakers(worker: Arc<Worker>, stop: CancellationToken) {

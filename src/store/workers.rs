@@ -30,6 +30,8 @@ pub struct Beat {
     pub now: Timestamp,
     /// Some service is held back.
     pub holding: bool,
+    /// The revision of the catalogue: another one means that something was deployed or retired.
+    pub catalog_revision: i64,
     /// The other workers that are not gone.
     pub peers: Vec<Peer>,
 }
@@ -70,7 +72,8 @@ with me as (
   returning no)
 select exists (select from me), clock_timestamp(), w.no, w.beat, w.lease_ms,
        w.session_pid is not null and not exists (select from pg_stat_activity a where a.pid = w.session_pid),
-       greatest(w.slots - w.slots_used, 0), exists (select from syncor.breaker)
+       greatest(w.slots - w.slots_used, 0), exists (select from syncor.breaker),
+       (select c.revision from syncor.catalog c)
   from (select 1) one
   left join syncor.worker w on w.died_at is null and w.stopped_at is null and w.no <> $1";
 
@@ -89,7 +92,13 @@ pub async fn beat(client: &Client, no: i32, slots_used: i32, session_pid: Option
         session_gone: row.get(5),
         free_slots: row.get(6),
     });
-    Ok(Beat { alive: first.get(0), now: time::from_sql(first.get::<_, DateTime<Utc>>(1)), holding: first.get(7), peers: peers.collect() })
+    Ok(Beat {
+        alive: first.get(0),
+        now: time::from_sql(first.get::<_, DateTime<Utc>>(1)),
+        holding: first.get(7),
+        catalog_revision: first.get(8),
+        peers: peers.collect(),
+    })
 }
 
 /// Declares a worker dead, unless it has beaten since. One of any number of observers succeeds.

@@ -138,6 +138,27 @@ async fn a_call_that_cannot_be_written_says_nothing_about_the_service() {
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn every_worker_learns_of_a_new_service_not_only_the_router() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let stub = Stub::start().await;
+    let workers: Vec<Worker> = (0..2).map(|_| Worker::start_with(&db.url, syncor::engine::Options { concurrency: 2, ..options(&db.url) })).collect();
+    until("two workers", LIMIT, async || (count(&client, "select count(*) from syncor.worker").await == 2).then_some(())).await;
+    stub.always("/s1", Answer::Slow(Duration::from_millis(20), Box::new(Answer::ok())));
+    deploy(&db.url, &saga_of(2, stub.address, "retry: {attempts: 1}\n")).await;
+    // One beat of the default lease takes 750 ms.
+    let fresh = "select min(beat_at) > (select max(deployed_at) from syncor.definition) from syncor.worker";
+    until("both have beaten since", LIMIT, async || client.query_one(fresh, &[]).await.unwrap().get::<_, bool>(0).then_some(())).await;
+    let first_beats = count(&client, "select min(beat) from syncor.worker").await;
+    until("once more", LIMIT, async || (count(&client, "select min(beat) from syncor.worker").await > first_beats).then_some(())).await;
+    publish_many(&client, 100).await;
+    all_completed(&client, 100).await;
+    let hands = count(&client, "select count(distinct worker) from syncor.attempt").await;
+    assert_eq!(hands, 2, "both took part");
+    drop(workers);
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn a_paused_service_is_not_probed_until_it_is_resumed() {
     let db = db::database().await;
     let client = db::connect(&db.url).await;
