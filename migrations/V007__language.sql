@@ -154,7 +154,7 @@ create trigger step_legal_undo before update of compensation on syncor.step for 
     'compensating>compensated', 'compensating>waiting', 'compensating>backoff', 'compensating>failed', 'compensating>skipped',
     'waiting>compensating', 'waiting>backoff', 'waiting>compensated', 'waiting>failed', 'waiting>skipped',
     'backoff>compensating', 'backoff>waiting', 'backoff>compensated', 'backoff>failed', 'backoff>skipped',
-    'failed>pending', 'failed>compensating', 'failed>waiting', 'failed>compensated', 'failed>skipped']))
+    'failed>pending', 'failed>compensating', 'failed>waiting', 'failed>compensated', 'failed>skipped', 'pending>compensated', 'pending>failed']))
   execute function syncor.refuse_move();
 
 revoke all on all functions in schema syncor from public;
