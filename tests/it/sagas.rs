@@ -176,8 +176,9 @@ async fn the_deadline_turns_a_saga_round_after_the_call_in_flight() {
     let db = db::database().await;
     let client = db::connect(&db.url).await;
     let stub = Stub::start().await;
-    stub.always("/s2", Answer::Slow(Duration::from_millis(600), Box::new(Answer::ok())));
-    deploy(&db.url, &saga_of(3, stub.address, "deadlineMs: 200\n")).await;
+    // The first step has to be done before the deadline on a busy machine as well.
+    stub.always("/s2", Answer::Slow(Duration::from_millis(3500), Box::new(Answer::ok())));
+    deploy(&db.url, &saga_of(3, stub.address, "deadlineMs: 2000\n")).await;
     let _worker = Worker::start(&db.url);
     let event = publish(&client, "test.go", json!({})).await;
     let saga = ended(&client, event).await;
