@@ -11,7 +11,7 @@ use super::call::{FunctionCall, Sending, StepCall};
 use super::definition::{Call, Definition, Emit, Undo, Work};
 use super::emission::Publication;
 use super::event::Event;
-use super::expression::{EvaluationError, Root, SagaScope, Scope, StepScope, UndoScope};
+use super::expression::{EvaluationError, SagaScope, Scope, StepScope, UndoScope};
 use super::outcome::Action;
 use super::payload::Payload;
 use super::saga::{Saga, StepStatus};
@@ -190,6 +190,3 @@ fn contexts<'a>(definition: &'a Definition, saga: &'a Saga) -> BTreeMap<&'a str,
 fn headers(call: &Call, scope: &Scope<'_>) -> Result<Vec<(String, String)>, EvaluationError> {
     call.headers.iter().map(|(name, value)| Ok((name.clone(), value.render_text(scope)?))).collect()
 }
-
-/// The roots that a call of a step may name; its undo may name `step` as well.
-pub const CALL_ROOTS: [Root; 4] = [Root::Data, Root::Event, Root::Saga, Root::Steps];

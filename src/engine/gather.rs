@@ -10,6 +10,7 @@ use crate::core::definition::Work;
 use crate::core::human::TaskKind;
 use crate::core::machine::{Advance, TaskChange};
 use crate::core::matching::{Catalog, lock_keys, wait_key};
+use crate::core::nesting::NESTING_MAX;
 use crate::core::order::Answer;
 use crate::core::outcome::Action;
 use crate::core::request::{scope, steps_scope};
@@ -18,9 +19,6 @@ use crate::dispatch::callback;
 use crate::store::commit::EventRow;
 use crate::store::extras::{Answered, CallbackRow, Child, ChildRow, Ended, Extras, WaitRow};
 use crate::store::inputs::InputRow;
-
-/// Children of children, at most.
-pub const NESTING_MAX: i16 = 8;
 
 /// The extras of a write, and the events that they publish.
 pub fn gather(live: &mut Live, catalog: &Catalog, advance: &Advance, said: Option<&InputRow>) -> (Extras, Vec<EventRow>) {
@@ -158,7 +156,9 @@ fn child(live: &Live, catalog: &Catalog, seq: usize, action: Action) -> ChildRow
     }
     let definition = live.definition();
     let what = match &definition.steps[seq].work {
-        Work::Saga(_) if live.kin.nesting >= NESTING_MAX => Child::Impossible(format!("sagas within sagas go {NESTING_MAX} deep at most")),
+        Work::Saga(_) if usize::try_from(live.kin.nesting).is_ok_and(|nesting| nesting >= NESTING_MAX) => {
+            Child::Impossible(format!("sagas within sagas go {NESTING_MAX} deep at most"))
+        }
         Work::Saga(name) => match catalog.by_id(name) {
             None => Child::Impossible(format!("no active definition is named {name}: deploy it, then retry")),
             Some(deployed) => match lock_keys(&deployed.definition, &live.event) {

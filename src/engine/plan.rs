@@ -13,6 +13,7 @@ use crate::core::expression::Scope;
 use crate::core::failure;
 use crate::core::machine::{self, Emission, Input};
 use crate::core::matching::{Catalog, Deployed, Verdict, wait_key};
+use crate::core::request::DEPTH_MAX;
 use crate::core::saga::{Saga, SagaState};
 use crate::core::time::Timestamp;
 use crate::store::claim::Kin;
@@ -20,8 +21,6 @@ use crate::store::cursor::NewEvent;
 use crate::store::extras::WaitRow;
 use crate::store::start::{Arrival, NewSaga, SagaEnd};
 
-/// Events caused by events caused by events ... up to here.
-const DEPTH_MAX: u16 = 16;
 /// Numbers of arrivals rise over all batches: more than a batch has events.
 const ARRIVALS_PER_BATCH: i64 = 1000;
 

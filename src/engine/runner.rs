@@ -238,8 +238,10 @@ impl Runner {
         if deferred {
             live.deferred.extend(said.clone());
         }
-        // Whatever has still to be told comes first, and what was put off would have it claimed again at once.
-        let release = (self.stopping || may_park(&live.saga, now) && live.deferred.is_empty()) && live.waiting.is_empty();
+        // Whatever has still to be told comes first, and what was put off would have it claimed again at once; but what has ended
+        // belongs to nobody: what is still said to it is answered as too late.
+        let rests = self.stopping || may_park(&live.saga, now) && live.deferred.is_empty();
+        let release = live.saga.state.is_terminal() || rests && live.waiting.is_empty();
         if !changed && (!release || live.saga.in_flight().next().is_some()) {
             // What rang without effect must not ring again at once: the runner would do nothing else.
             if let Some(due) = live.saga.next_due() {

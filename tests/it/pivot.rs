@@ -66,6 +66,38 @@ async fn a_cancel_while_the_pivot_is_in_flight_waits_for_its_outcome() {
 }
 
 #[tokio::test]
+async fn a_cancel_that_comes_too_late_is_refused_with_the_end_of_the_saga() {
+    let db = db::database().await;
+    let client = db::connect(&db.url).await;
+    let stub = Stub::start().await;
+    let gate = Gate::new();
+    stub.always("/pay", Answer::Held(gate.clone(), Box::new(Answer::ok())));
+    let last = PIVOT.lines().filter(|line| !line.contains("mail")).collect::<Vec<_>>().join("\n");
+    deploy(&db.url, &saga_with(stub.address, "test.pivot.v1", &last)).await;
+    let _worker = Worker::start(&db.url);
+    let event = publish(&client, "test.go", json!({})).await;
+    until("the pivot is called", Duration::from_secs(10), async || (stub.called("/pay") == 1).then_some(())).await;
+    let saga: uuid::Uuid = client.query_one("select id from syncor.sagas where event_id = $1", &[&event]).await.unwrap().get(0);
+    let command: uuid::Uuid = client.query_one("select syncor.cancel($1, 'no')", &[&saga]).await.unwrap().get(0);
+    until("the cancel is put off", Duration::from_secs(5), async || {
+        let row = client.query_one("select target from syncor.saga where id = $1", &[&saga]).await.unwrap();
+        row.get::<_, Option<&str>>(0).is_some().then_some(())
+    })
+    .await;
+    gate.open();
+    let ended = ended(&client, event).await;
+    assert_eq!(ended.state, "completed", "{ended:?}");
+    until("the cancel is refused", Duration::from_secs(10), async || {
+        let row = client.query_one("select status from syncor.commands where id = $1", &[&command]).await.unwrap();
+        (row.get::<_, &str>(0) == "refused").then_some(())
+    })
+    .await;
+    let doubted = count(&client, "select count(*) from syncor.attempts where outcome <> 'succeeded'").await;
+    assert_eq!(doubted, 0, "the end could be stored as it was decided");
+    hold(&client, &stub.journal()).await;
+}
+
+#[tokio::test]
 async fn past_the_pivot_a_failure_waits_for_a_human_and_nothing_is_undone() {
     let db = db::database().await;
     let client = db::connect(&db.url).await;

@@ -7,14 +7,16 @@ use syncor::core::definition::{
     OnCompensationFailure, OnExhausted, Otherwise, Retry, Sql, Step, StepKind, Undo, Verify, Wait, Work,
 };
 use syncor::core::event::Event;
-use syncor::core::expression::Expression;
+use syncor::core::expression::{Expression, Root};
 use syncor::core::payload::Payload;
-use syncor::core::request::CALL_ROOTS;
 use syncor::core::template::Template;
 use syncor::core::time::Timestamp;
 use uuid::Uuid;
 
 use super::chance::Chance;
+
+/// What the call of a step may name.
+const CALL_ROOTS: [Root; 4] = [Root::Data, Root::Event, Root::Saga, Root::Steps];
 
 /// A saga, before it is a definition. Times are milliseconds.
 #[derive(Clone, Debug, Default)]
